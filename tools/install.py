@@ -11,6 +11,11 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 
 
+def complain(what: str, cure: str) -> int:
+    print(f"{what} Cure: {cure}", file=sys.stderr)
+    return 1
+
+
 def main() -> int:
     if sys.version_info < (3, 11):
         print(
@@ -23,9 +28,7 @@ def main() -> int:
         try:
             venv.create(VENV, with_pip=True)
         except (subprocess.CalledProcessError, SystemExit):
-            print(
-                "Python's venv module is incomplete. Cure: sudo apt-get install python3-venv", file=sys.stderr
-            )
+            print("Python's venv module is incomplete. Cure: sudo apt-get install python3-venv", file=sys.stderr)
             return 1
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     print("installing the locked packages (hashes checked)", flush=True)
@@ -34,11 +37,7 @@ def main() -> int:
         ["--no-deps", "--no-build-isolation", "-e", "."],
     ):
         if subprocess.run([*pip, *step], cwd=ROOT, check=False).returncode != 0:
-            print(
-                "pip failed; its own message stands above. Cure for a network fault: run make install again",
-                file=sys.stderr,
-            )
-            return 1
+            return complain("pip failed; its own message stands above.", "for a network fault, make install again")
     (VENV / ".installed").touch()
     return 0
 

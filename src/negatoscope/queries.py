@@ -19,6 +19,4 @@ def load_queries(package: str, file: str = "queries.sql") -> dict[str, LiteralSt
     names, bodies = pieces[1::2], pieces[2::2]
     if len(set(names)) != len(names):
         raise ValueError(f"{package}/{file}: a query name stands twice")
-    return {
-        name: cast(LiteralString, body.strip().rstrip(";")) for name, body in zip(names, bodies, strict=True)
-    }
+    return {name: cast(LiteralString, body.strip().rstrip(";")) for name, body in zip(names, bodies, strict=True)}

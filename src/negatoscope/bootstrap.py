@@ -1,0 +1,1 @@
+"""The only file that joins edges to use cases."""
