@@ -20,8 +20,8 @@ class SettingsError(Exception):
     """A setting is unknown or cannot be read; the message names it and the file or variable."""
 
 
-def setting(default: Any, help: str, unit: str = "") -> Any:
-    return field(default=default, metadata={"help": help, "unit": unit})
+def setting(default: Any, text: str, unit: str = "") -> Any:
+    return field(default=default, metadata={"help": text, "unit": unit})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
