@@ -12,6 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:     ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 install: .venv/.installed  ## virtual environment with .venv/bin/negatoscope and the viewer
+	@.venv/bin/python tools/viewer.py || true # it has said what is missing; the rest of the server works without
 run: install  ## everything from nothing: database, demonstration data, server; prints the addresses
 	@exec .venv/bin/python tools/run.py --data "$(DATA)" --http-port "$(HTTP_PORT)" --dicom-port "$(DICOM_PORT)" --hl7-port "$(HL7_PORT)"
 unit: .venv/.installed  ## fast tests: no database, no peer, under a minute
