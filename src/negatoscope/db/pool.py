@@ -1,0 +1,99 @@
+"""Connections, and units of work bounded by row security."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from negatoscope.errors import Unavailable
+from negatoscope.model.actor import Scope
+
+Unit = psycopg.Connection[DictRow]
+_IDLE_S = 1.0  # a connection unused for longer is asked whether it still lives
+
+
+class _Connection(psycopg.Connection[DictRow]):
+    """Remembers its row security setting, so that it is sent only when it changes."""
+
+    wall: str | None = None
+    used_at: float = 0.0
+
+
+class Database:
+    """Implements ``archive.ports.Transactions`` on psycopg. Thread-safe.
+
+    Connections are in autocommit and have taken the role ``negatoscope_app``: they own no table, so row
+    security holds for them. The setting ``negatoscope.establishments`` says what it lets through.
+    """
+
+    def __init__(self, url: str, *, size: int = 16, wait_s: float = 10.0) -> None:
+        self.url = url
+        self._pool: ConnectionPool[_Connection] = ConnectionPool(
+            url,
+            connection_class=_Connection,
+            kwargs={"autocommit": True, "row_factory": dict_row},
+            min_size=1,
+            max_size=size,
+            timeout=wait_s,
+            max_waiting=200,
+            configure=_configure,
+            check=_check,
+            reconnect_timeout=30.0,
+            open=True,
+        )
+
+    def close(self) -> None:
+        self._pool.close(timeout=2.0)
+
+    @contextmanager
+    def unit(self, establishments: Sequence[int] | None) -> Iterator[Unit]:
+        """One transaction seeing these establishments; ``None``: all, for our own jobs only.
+
+        Raises:
+            Unavailable: no database, or no free connection in time. Nothing was committed, unless the
+                connection broke in COMMIT itself: whoever retries must be idempotent.
+        """
+        wall = "*" if establishments is None else ",".join(map(str, establishments))
+        with self._connection(wall) as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def reading(self, scope: Scope) -> Iterator[Unit]:
+        """Single statements (no transaction: one round trip less) behind the wall of the scope's establishment."""
+        with self._connection(str(scope.actor.establishment_id)) as connection:
+            yield connection
+
+    @contextmanager
+    def _connection(self, wall: str) -> Iterator[_Connection]:
+        try:
+            with self._pool.connection() as connection:
+                if connection.wall != wall:
+                    connection.execute("SELECT set_config('negatoscope.establishments', %s, false)", (wall,))
+                    connection.wall = wall
+                yield connection
+                connection.used_at = time.monotonic()
+        except (PoolTimeout, PoolClosed, TooManyRequests, psycopg.OperationalError) as error:
+            if isinstance(error, psycopg.OperationalError) and not _is_outage(error):
+                raise
+            raise Unavailable("the index cannot be reached") from error
+
+
+def _is_outage(error: psycopg.OperationalError) -> bool:
+    """Lost connections and shutdowns (classes 08, 57P, 53), not deadlocks (40) or bad statements."""
+    state = error.sqlstate
+    return state is None or state[:2] in ("08", "53") or state.startswith("57P")
+
+
+def _configure(connection: _Connection) -> None:
+    connection.execute("SET ROLE negatoscope_app")
+    connection.execute("SET client_encoding TO 'UTF8'")
+
+
+def _check(connection: _Connection) -> None:
+    if time.monotonic() - connection.used_at > _IDLE_S:
+        connection.execute("SELECT 1")

@@ -1,0 +1,85 @@
+"""Fixtures that need a real PostgreSQL. Nothing here is a mock."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from harness import World
+
+from negatoscope.db import Database, EmbeddedPostgreSQL, migrate
+from negatoscope.model.actor import Actor, ActorKind, Right, Role
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[EmbeddedPostgreSQL]:
+    """One cluster for the whole run, with a migrated template database."""
+    folder = Path(tempfile.mkdtemp(prefix="negatoscope-pg-"))
+    server = EmbeddedPostgreSQL(folder)
+    assert server.own()
+    server.start()
+    migrate(server.url)
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database_url(postgresql: EmbeddedPostgreSQL) -> Iterator[str]:
+    """A fresh, migrated, empty database; dropped afterwards."""
+    name = f"test_{next(_numbers)}"
+    admin = postgresql.url.replace("/negatoscope?", "/postgres?")
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE negatoscope")
+    yield postgresql.url.replace("/negatoscope?", f"/{name}?")
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url, size=12)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def world(database: Database) -> World:
+    radiologists: dict[str, Actor] = {}
+    modalities: dict[str, Actor] = {}
+    reading = frozenset({Right.STORE, Right.QUERY, Right.RETRIEVE})
+    with database.unit(None) as unit:
+        for code, oid in (("A", "2.25.1001"), ("B", "2.25.1002")):
+            row = unit.execute(
+                "INSERT INTO establishment (code, name, authority_oid) VALUES (%s, %s, %s) RETURNING establishment_id",
+                (code, f"Establishment {code}", oid),
+            ).fetchone()
+            assert row is not None
+            establishment_id = row["establishment_id"]
+            for kind, name, role, into in (
+                (ActorKind.USER, f"radiologist-{code.lower()}", Role.RADIOLOGIST, radiologists),
+                (ActorKind.APPLICATION_ENTITY, f"CT_{code}", None, modalities),
+            ):
+                row = unit.execute(
+                    "INSERT INTO actor (kind, name, role, establishment_id, rights, reads_images)"
+                    " VALUES (%s, %s, %s, %s, %s, true) RETURNING actor_id",
+                    (kind, name, role, establishment_id, sorted(reading)),
+                ).fetchone()
+                assert row is not None
+                into[code] = Actor(row["actor_id"], kind, name, role, establishment_id, code, oid, reading)
+                if kind is ActorKind.APPLICATION_ENTITY:
+                    unit.execute(
+                        "INSERT INTO application_entity (actor_id, title) VALUES (%s, %s)", (row["actor_id"], name)
+                    )
+                else:
+                    unit.execute(
+                        "INSERT INTO user_account (actor_id, display_name) VALUES (%s, %s)", (row["actor_id"], name)
+                    )
+    return World(database, radiologists, modalities)

@@ -1,0 +1,68 @@
+"""The embedded PostgreSQL and the units of work on it."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from harness import World
+
+from negatoscope.db import Database, EmbeddedPostgreSQL
+from negatoscope.errors import Unavailable
+
+
+def test_data_checksums_and_synchronous_commit_are_on(postgresql: EmbeddedPostgreSQL) -> None:
+    with psycopg.connect(postgresql.url) as connection:
+        for name, wanted in (("data_checksums", "on"), ("synchronous_commit", "on"), ("fsync", "on")):
+            assert connection.execute("SELECT current_setting(%s)", (name,)).fetchone() == (wanted,)
+
+
+def test_a_unit_rolls_back_on_an_exception(database: Database) -> None:
+    with pytest.raises(RuntimeError), database.unit(None) as unit:
+        unit.execute("INSERT INTO installation VALUES ('k', 'v')")
+        raise RuntimeError
+    with database.unit(None) as unit:
+        assert unit.execute("SELECT * FROM installation").fetchall() == []
+
+
+def test_row_security_hides_another_establishment_without_any_policy_code(world: World) -> None:
+    a, b = (world.radiologist[code].establishment_id for code in "AB")
+    with world.database.unit([a]) as unit:
+        patient = unit.execute(
+            "INSERT INTO patient (authority_oid, identifier, name) VALUES ('2.25.1001', '1', 'X') RETURNING patient_id"
+        ).fetchone()
+        assert patient is not None
+        unit.execute(
+            "INSERT INTO study (establishment_id, patient_id, study_uid, attributes) VALUES (%s, %s, '1.2.3', '{}')",
+            (a, patient["patient_id"]),
+        )
+        assert len(unit.execute("SELECT * FROM study").fetchall()) == 1
+    with world.database.reading(world.scope("B")) as unit:
+        assert unit.execute("SELECT * FROM study").fetchall() == []
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), world.database.unit([b]) as unit:
+        unit.execute(
+            "INSERT INTO study (establishment_id, patient_id, study_uid, attributes) VALUES (%s, %s, '1.2.4', '{}')",
+            (a, patient["patient_id"]),
+        )
+
+
+def test_the_servers_role_can_only_add_to_the_audit_trail(database: Database) -> None:
+    for statement in ("UPDATE audit_event SET event = ''", "DELETE FROM audit_event", "TRUNCATE audit_event"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), database.unit(None) as unit:
+            unit.execute(statement)
+
+
+def test_fold_removes_accents_and_case_as_python_does(database: Database) -> None:
+    import unicodedata
+
+    with database.unit(None) as unit:
+        for text in ("Müller^Zoë", "ÉLÉONORE", "Ångström", "Nguyễn", "Œuvre", "Ωμέγα", "Жук", "山田"):
+            row = unit.execute("SELECT fold(%s) AS folded", (text,)).fetchone()
+            wanted = "".join(c for c in unicodedata.normalize("NFKD", text) if not "\u0300" <= c <= "\u036f").lower()
+            assert row == {"folded": wanted}
+
+
+def test_a_database_that_is_gone_is_said_to_be_unavailable(database_url: str) -> None:
+    database = Database(database_url.replace("test_", "absent_"), wait_s=0.3)
+    with pytest.raises(Unavailable), database.unit(None):
+        pass
+    database.close()
