@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from psycopg import Connection
 from psycopg.rows import DictRow
@@ -33,18 +34,64 @@ class Transactions(Protocol):
         ...
 
 
-class Record(Protocol):
-    """An object being written at the end of a segment. Not thread-safe: one association owns it."""
+@dataclass(frozen=True, slots=True)
+class RecordHeader:
+    """Beside each object in its segment: enough to index it again, from the store alone."""
 
-    def write(self, fragments: Sequence[Buffer]) -> None:
-        """Append. Raises ``OutOfResources`` when the disk is full or the reserve is reached."""
-        ...
+    establishment_code: str
+    authority_oid: str
+    actor_id: int
+    actor_name: str
+    address: str
+    door: str
+    received_at: float  # seconds since the epoch
+    transfer_syntax_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_uid: str
+    study_uid: str
+    sha256: str  # hexadecimal
+
+    def as_json(self) -> dict[str, str | int | float]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> RecordHeader:
+        return cls(**{name: fields[name] for name in cls.__slots__})
+
+
+class Record(Protocol):
+    """An object being written at the end of a segment. Not thread-safe: one reception owns it."""
+
+    @property
+    def segment_id(self) -> int: ...
+
+    @property
+    def offset(self) -> int: ...
 
     @property
     def length(self) -> int: ...
 
-    def view(self) -> AbstractContextManager[memoryview]:
-        """The data set written so far, mapped read-only."""
+    def write(self, fragments: Sequence[Buffer]) -> None: ...
+
+    def view(self) -> AbstractContextManager[memoryview]: ...
+
+    def digest(self) -> tuple[bytes, bytes]: ...
+
+    def finish(self, header: RecordHeader) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def release(self) -> None:
+        """Give the end of the segment back. Exactly once, after ``finish`` or ``abort``."""
+        ...
+
+
+class SegmentEnds(Protocol):
+    """The ends of open segments: one reception writes to one at a time."""
+
+    def begin(self, longest: int) -> Record:
+        """An object of at most ``longest`` bytes. Raises OutOfResources at the reserve, Unavailable."""
         ...
 
 
