@@ -80,7 +80,8 @@ CREATE TABLE patient (
     nameless_study_uid text COLLATE "C" NOT NULL DEFAULT '',  -- set when identifier = '': nobody is merged with nobody
     name text NOT NULL DEFAULT '',                      -- PN as decoded, components with ^ and groups with =
     name_folded text COLLATE "C" GENERATED ALWAYS AS (fold(name)) STORED,
-    name_words tsvector GENERATED ALWAYS AS (to_tsvector('simple', translate(fold(name), '^=,-''', '     '))) STORED,
+    name_words tsvector GENERATED ALWAYS AS             -- between the punctuation of archive.query_names.BREAKS
+        (to_tsvector('simple', translate(fold(name), '^=,-''’.;:/\()[]{}"_*?!&|<>+#@~`', repeat(' ', 32)))) STORED,
     birth_date text COLLATE "C" NOT NULL DEFAULT '',    -- YYYYMMDD or ''
     sex text COLLATE "C" NOT NULL DEFAULT '',
     UNIQUE (authority_oid, identifier, nameless_study_uid),
