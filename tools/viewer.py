@@ -23,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STATIC = ROOT / "src" / "negatoscope" / "web" / "static"
+BOOT = ROOT / "tools" / "viewer_boot.js"
 STAMP = ".made-by"
 
 
@@ -94,6 +95,8 @@ DROPPED = (
 )
 REBASED_BUNDLES = 8  # bundles with the public path "/" baked in; another number means another OHIF
 PUBLIC_PATH = re.compile(rb'(__webpack_require__\.p|\b\w\.p) = "/";')
+EVALUATING = b"function compileConstructor(dtype, dimension) {"  # of the ndarray library
+EVALUATING_BUNDLES = 3
 CSS_URL = re.compile(rb"url\(/(?=[0-9a-f]{16}\.woff2\))")
 COMPRESSED = {".js", ".css", ".wasm", ".svg", ".html", ".json"}
 
@@ -155,8 +158,8 @@ def members(package: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def recipe(*pins: Pin) -> str:
-    """Names what would be made: the pinned bytes and this very file."""
-    made_from = [pin.integrity.encode() for pin in pins] + [Path(__file__).read_bytes()]
+    """Names what would be made: the pinned bytes, this very file and the boot script."""
+    made_from = [pin.integrity.encode() for pin in pins] + [Path(__file__).read_bytes(), BOOT.read_bytes()]
     return hashlib.sha256(b"\0".join(made_from)).hexdigest()
 
 
@@ -181,8 +184,9 @@ def replace_folder(fresh: Path, target: Path, stamp: str) -> None:
 
 
 def rebased(name: str, content: bytes, base: str) -> bytes:
-    """The same file, made to find its neighbours below ``base`` instead of ``/``."""
+    """The same file, made to find its neighbours below ``base`` instead of ``/``, and to evaluate no text."""
     if name.endswith(".js"):
+        content = content.replace(EVALUATING, EVALUATING + b" return negatoscopeArrayView(dtype, dimension);")
         return PUBLIC_PATH.sub(lambda found: found[1] + b' = "' + base.encode() + b'";', content)
     if name.endswith(".css"):
         return CSS_URL.sub(b"url(" + base.encode(), content)
@@ -205,7 +209,7 @@ def index_page(original: bytes, base: str) -> bytes:
 <title>Négatoscope</title>
 <link rel="icon" href="{base}assets/favicon.ico">
 <script src="{{{{config}}}}"></script>
-<script src="{base}boot.js"></script>
+<script src="{base}{BOOT.name}"></script>
 <script defer src="{base}{bundle[1].decode()}"></script>
 <link href="{base}app.bundle.css" rel="stylesheet">
 </head><body>
@@ -214,15 +218,6 @@ def index_page(original: bytes, base: str) -> bytes:
 <div id="root"></div>
 </body></html>
 """.encode()
-
-
-BOOT = b"""// What OHIF's own page did in inline scripts, and the language of the page where the address names none.
-window.PUBLIC_URL = "/viewer/";
-window.browserImportFunction = function (name) { return import(name); };
-if (!new URLSearchParams(location.search).has("lng")) {
-  try { localStorage.setItem("i18nextLng", document.documentElement.lang); } catch (refused) { /* private window */ }
-}
-"""
 
 
 def make_viewer(cache: Path, target: Path) -> bool:
@@ -238,7 +233,7 @@ def make_viewer(cache: Path, target: Path) -> bool:
     base = f"/viewer/{folder}/"
     fresh = target.with_name(target.name + ".fresh")
     shutil.rmtree(fresh, ignore_errors=True)
-    rebased_bundles, index = 0, b""
+    rebased_bundles, freed_bundles, index = 0, 0, b""
     for name, content in members(fetch(OHIF, cache)):
         if name == "LICENSE":
             write(fresh / "LICENSE", content)
@@ -248,11 +243,12 @@ def make_viewer(cache: Path, target: Path) -> bool:
         if not name.startswith("dist/") or kept.startswith(DROPPED):
             continue
         made = rebased(kept, content, base)
-        rebased_bundles += kept.endswith(".js") and made != content
+        rebased_bundles += kept.endswith(".js") and PUBLIC_PATH.search(content) is not None
+        freed_bundles += EVALUATING in content
         write(fresh / folder / kept, made)
-    if rebased_bundles != REBASED_BUNDLES:
-        raise Trouble(f"{rebased_bundles} bundles of OHIF were rebased, not {REBASED_BUNDLES}: see tools/viewer.py.")
-    write(fresh / folder / "boot.js", BOOT)
+    if (rebased_bundles, freed_bundles) != (REBASED_BUNDLES, EVALUATING_BUNDLES):
+        raise Trouble(f"OHIF {OHIF.version} is not as the recipe in tools/viewer.py expects it.")
+    write(fresh / folder / BOOT.name, BOOT.read_bytes())
     (fresh / "index.html").write_bytes(index_page(index, base))
     replace_folder(fresh, target, stamp)
     return True
