@@ -1,0 +1,261 @@
+"""The HTTP server: uvicorn in this process, with bounds on what one connection may cost.
+
+uvicorn gives backpressure both ways; what it lacks is added here:
+
+- a request head is bounded in bytes (431) and in time (408), an idle body and a stalled reader in time;
+- connections are counted, one too many is told 503 at once;
+- a listening socket is given, so the supervisor keeps it over restarts and several workers share it.
+
+What a slow reader holds is the transport's buffer (64 KiB at most above the piece being sent) and what the
+response keeps. :mod:`negatoscope.web.sending` sends pieces of 64 KiB and lets go of what waits; it finds the
+connection's flow control under ``scope["extensions"]["negatoscope.flow"]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import httptools
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from negatoscope.dicom.limits import DEFAULT_LIMITS, KIB
+
+log = logging.getLogger(__name__)
+
+_SIOCOUTQ = 0x5411  # Linux: bytes in the socket's send queue not yet acknowledged by the peer
+_PHRASES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one connection, and all together, may cost."""
+
+    header_bytes: int = DEFAULT_LIMITS.http_header  # request line and headers
+    header_s: float = 30.0  # from the connection or the first byte to the end of the head
+    keep_alive_s: float = 30.0  # idle between requests
+    body_idle_s: float = 60.0  # no byte of a body that we are ready to read
+    stalled_s: float = 120.0  # a reader that takes nothing
+    write_buffer: int = 64 * KIB  # above it the response waits
+    connections: int = 1000
+    stop_s: float = 5.0  # requests under way when asked to stop
+
+
+DEFAULT_BOUNDS = Bounds()
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. The sweep of :class:`BoundedServer` calls :meth:`check` each second."""
+
+    bounds = DEFAULT_BOUNDS
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=self.bounds.write_buffer)
+        self._now = self.loop.time
+        self._head_bytes = 0  # of the head being read
+        self._head_since: float | None = self._now()  # None: no head is being read
+        self._in_body = False  # a head was read, its body not to the end
+        self._heard = self._answered = self._now()
+        self._queued, self._queued_since = 0, self._now()
+        self._refused = False
+        if len(self.connections) > self.bounds.connections:
+            self._refuse(503, "too many connections")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._refused:
+            return
+        self._heard = self._now()
+        if self._head_since is None and not self._in_body:
+            self._head_since = self._heard
+        if self._head_since is not None:
+            self._head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self._refused:
+                self._refuse(400, "not HTTP/1.1")
+            return
+        except httptools.HttpParserUpgrade:
+            return  # nothing here upgrades; the request itself was answered as it stands
+        # An unfinished head that is already too long: its exact length cannot matter any more.
+        if self._head_since is not None and self._head_bytes > self.bounds.header_bytes:
+            self._refuse(431, f"request head over {self.bounds.header_bytes} bytes")
+
+    # Parser callbacks
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_since = self._head_since or self._now()  # a pipelined head comes with what is before it
+        self._exact = len(b"GET  HTTP/1.1\r\n\r\n")
+        extensions: dict[str, Any] = {"negatoscope.flow": self.flow}
+        self.scope["extensions"] = extensions
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def _count(self, length: int) -> None:
+        self._exact += length
+        if self._exact > self.bounds.header_bytes and not self._refused:
+            self._refuse(431, f"request head over {self.bounds.header_bytes} bytes")
+
+    def on_headers_complete(self) -> None:
+        self._head_since, self._head_bytes, self._in_body = None, 0, True
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        if not self._refused:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._answered = self._now()
+        super().on_response_complete()
+
+    # Time
+
+    def check(self, now: float) -> None:
+        """Close what has waited too long."""
+        if self._refused or self.transport.is_closing():
+            return
+        if self._head_since is not None and now - self._head_since > self.bounds.header_s:
+            self._refuse(408, "the request head did not come in time")
+        elif self._in_body and self._body_overdue(now):
+            self.transport.close()
+        elif self.transport.get_write_buffer_size():
+            self._check_reader(now)
+        else:
+            self._queued_since = now
+
+    def _body_overdue(self, now: float) -> bool:
+        """Nothing came of a body we are ready to read; or it was answered and still goes on (what comes
+        after the answer is thrown away for a while, so that a client sees a 401 before it stops sending)."""
+        if self.cycle.response_complete:
+            return now - self._answered > self.bounds.body_idle_s
+        return not self.flow.read_paused and now - self._heard > self.bounds.body_idle_s
+
+    def _check_reader(self, now: float) -> None:
+        """The kernel's queue moves whenever the peer acknowledges a byte; ours moves far less often."""
+        with contextlib.suppress(OSError):
+            answer = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), _SIOCOUTQ, bytes(4))
+            queued: int = struct.unpack("i", answer)[0]
+            if queued != self._queued:
+                self._queued, self._queued_since = queued, now
+        if now - self._queued_since > self.bounds.stalled_s:
+            self.transport.abort()
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer and close. When an answer is under way already, only close."""
+        self._refused = True
+        self._head_since = None
+        if self.cycle is None or self.cycle.response_complete:
+            body = f'{{"type":"about:blank","status":{status},"title":"{_PHRASES[status]}","detail":"{detail}"}}'
+            self.transport.write(
+                f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: application/problem+json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode("ascii")
+            )
+        self.transport.close()
+
+
+class BoundedServer(uvicorn.Server):
+    """Sweeps its connections each second and leaves signals to :func:`serve`."""
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.check(now)
+        return await super().on_tick(counter)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def listen(host: str, port: int, backlog: int = 1024) -> socket.socket:
+    """A listening socket; pass it to each worker. ``port`` 0 takes a free one (see ``getsockname``)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    bounds: Bounds = DEFAULT_BOUNDS,
+    trusted_proxies: str = "",
+    started: Callable[[Callable[[], None]], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let requests under way end for ``bounds.stop_s``.
+
+    ``started`` is called once with a function that stops the server; that function may be called from any
+    thread. Off the main thread no signal is taken.
+    """
+    protocol = type("Protocol", (BoundedProtocol,), {"bounds": bounds})
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies or None,
+        timeout_keep_alive=int(bounds.keep_alive_s),
+        timeout_graceful_shutdown=max(1, int(bounds.stop_s)),
+    )
+    server = BoundedServer(config)
+
+    def stop(*_: Any) -> None:
+        server.should_exit = True
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+    if started is not None:
+        started(stop)
+    server.run(sockets=[listener])
