@@ -60,7 +60,7 @@ class InstanceRecord:
     rows: int | None
     columns: int | None
     number_of_frames: int | None
-    sha256: bytes  # of the data set as received
+    sha256: bytes  # of the data set as received; whole while the series is open, its first 8 bytes once closed
     location: Location
 
 

@@ -185,13 +185,39 @@ CREATE TABLE closed_instance (
     series_id bigint NOT NULL,
     PRIMARY KEY (establishment_id, uid_hash, series_id)
 );
+CREATE TABLE closed_instance_run (                      -- runs are merged, larger with age
+    establishment_id int NOT NULL,
+    run bigint NOT NULL,
+    PRIMARY KEY (establishment_id, run)
+);
 CREATE TABLE closed_instance_block (
     establishment_id int NOT NULL,
-    run bigint NOT NULL,                                -- runs are merged, larger with age
+    run bigint NOT NULL,
     first_hash bigint NOT NULL,
     entries bytea NOT NULL,                             -- sorted; per entry 6 bytes hash, 6 bytes series_id, big endian
     PRIMARY KEY (establishment_id, run, first_hash)
 );
+
+-- Blocks that may hold a hash, one a run. Whoever asks looks the 12-byte entry up in them.
+CREATE FUNCTION closed_blocks(establishment int, hash bigint) RETURNS SETOF bytea
+LANGUAGE sql STABLE
+AS $$
+    SELECT block.entries FROM closed_instance_run AS run
+    CROSS JOIN LATERAL (
+        SELECT b.entries FROM closed_instance_block AS b
+        WHERE b.establishment_id = $1 AND b.run = run.run AND b.first_hash <= $2
+        ORDER BY b.first_hash DESC LIMIT 1) AS block
+    WHERE run.establishment_id = $1
+$$;
+
+-- Whether a closed instance may have this hash; a chance hit only costs a closer look.
+CREATE FUNCTION may_be_closed(establishment int, hash bigint) RETURNS boolean
+LANGUAGE sql STABLE
+AS $$
+    SELECT EXISTS (SELECT FROM closed_instance c WHERE c.establishment_id = $1 AND c.uid_hash = $2)
+        OR EXISTS (SELECT FROM closed_blocks($1, $2) AS entries
+                   WHERE position(substring(int8send($2) FROM 3) IN entries) > 0)
+$$;
 
 CREATE TABLE quarantine (
     quarantine_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
