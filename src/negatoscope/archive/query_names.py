@@ -8,6 +8,7 @@ from negatoscope.errors import BadRequest
 # Where the words of a name end; the column patient.name_words is made with the same characters.
 BREAKS = "^=,-'’.;:/\\()[]{}\"_*?!&|<>+#@~`"
 MAX_TEXT = 200  # characters; a person name of PS3.5 6.2 has 64 a component group
+_MAX_WORD = 64  # characters of a folded word that are compared; PostgreSQL takes 2,046 bytes
 
 _TO_SPACES = str.maketrans(BREAKS, " " * len(BREAKS))
 
@@ -29,7 +30,7 @@ def prefix_query(text: str) -> str | None:
 
     No word holds a quote or a backslash (they are breaks), so quoting is all that is needed.
     """
-    return " & ".join(f"'{word}':*" for word in words(text)) or None
+    return " & ".join(f"'{word[:_MAX_WORD]}':*" for word in words(text)) or None
 
 
 def end_of_prefix(prefix: str) -> str:
