@@ -1,0 +1,265 @@
+"""Find what a scope may read, and read it verified.
+
+Locating is one statement, joined with the access relation, behind row security. Reading checks the CRC-32C
+of every MiB block it touches before a byte of it is handed out. A block that does not match is recorded in
+``damage``, alerted once, and raises ``CorruptObject``: nothing of it is served.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.rows import tuple_row
+
+from negatoscope.archive import manifest
+from negatoscope.archive.catalogue import in_order
+from negatoscope.archive.ports import AuditTrail, ContainerReader, Transactions
+from negatoscope.audit.events import integrity_alert
+from negatoscope.errors import CorruptObject, NegatoscopeError, NotFound, RangeNotSatisfiable
+from negatoscope.model.actor import Scope
+from negatoscope.model.checksum import BLOCK, blocks_match, covering
+from negatoscope.model.stored import Container, InstanceRecord, Location, SeriesHolding
+from negatoscope.queries import load_queries
+
+log = logging.getLogger(__name__)
+
+QUERIES = load_queries("negatoscope.archive", "retrieve.sql")
+_Row = tuple[Any, ...]  # the columns of both statements, in the order in which they stand there
+CACHED_INSTANCES = 50_000  # of closed series whose manifest is kept decoded, all together
+
+
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """A decoded manifest."""
+
+    series_uid: str
+    version: int
+    instances: list[InstanceRecord]  # in serving order
+    by_uid: dict[str, InstanceRecord]
+
+
+class _Manifests:
+    """Decoded manifests by series, the least recently used forgotten first. Thread-safe.
+
+    It holds no right: the statement that says which series are readable runs every time.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, _Closed] = OrderedDict()
+        self._series_ids: dict[str, set[int]] = {}
+        self._room = room
+        self._instances = 0
+
+    def known(self, series_uid: str | None) -> dict[int, int]:
+        """Version held by series id, for one Series Instance UID."""
+        if series_uid is None:
+            return {}
+        with self._lock:
+            return {series_id: self._kept[series_id].version for series_id in self._series_ids.get(series_uid, ())}
+
+    def get(self, series_id: int, version: int) -> _Closed | None:
+        with self._lock:
+            closed = self._kept.get(series_id)
+            if closed is None or closed.version != version:
+                return None
+            self._kept.move_to_end(series_id)
+            return closed
+
+    def put(self, series_id: int, closed: _Closed) -> None:
+        with self._lock:
+            self._drop(series_id)
+            self._kept[series_id] = closed
+            self._series_ids.setdefault(closed.series_uid, set()).add(series_id)
+            self._instances += len(closed.instances)
+            while self._instances > self._room and len(self._kept) > 1:
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, series_id: int) -> None:
+        closed = self._kept.pop(series_id, None)
+        if closed is None:
+            return
+        self._instances -= len(closed.instances)
+        ids = self._series_ids[closed.series_uid]
+        ids.discard(series_id)
+        if not ids:
+            del self._series_ids[closed.series_uid]
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """A place whose bytes are not what was kept."""
+
+    location: Location
+    kind: str  # missing, truncated, altered
+    sop_instance_uid: str = ""
+    study_uid: str = ""
+
+
+class Retrieval:
+    """The archive's way out. Thread-safe."""
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        containers: ContainerReader,
+        trail: AuditTrail,
+        *,
+        on_flaw: Callable[[Flaw], None] = lambda flaw: None,
+        cached_instances: int = CACHED_INSTANCES,
+    ) -> None:
+        """``on_flaw`` is told of every failed read (it counts them), the first and the later ones."""
+        self._transactions, self._containers, self._trail = transactions, containers, trail
+        self._on_flaw = on_flaw
+        self._manifests = _Manifests(cached_instances)
+
+    # Where
+
+    def locate(
+        self, scope: Scope, study_uid: str, series_uid: str | None = None, sop_instance_uid: str | None = None
+    ) -> list[SeriesHolding]:
+        """The readable series of a study, or the one asked for, with all instances or the one asked for.
+
+        Raises:
+            NotFound: nothing there that ``scope`` may read, whichever of the two it is.
+        """
+        parameters = {
+            **scope.parameters(),
+            "study_uid": study_uid,
+            "series_uid": series_uid,
+            "sop_instance_uid": sop_instance_uid,
+        }
+        statement = QUERIES["locate_series" if sop_instance_uid is None else "locate_instance"]
+        known = self._manifests.known(series_uid)
+        with self._transactions.reading(scope) as unit, unit.cursor(row_factory=tuple_row, binary=True) as cursor:
+            groups = _by_series(cursor.execute(statement, {**parameters, **_known(known)}).fetchall())
+            if any(rows[0][8] is not None and self._closed(rows[0]) is None for rows in groups):
+                # Known when we asked, forgotten since.
+                groups = _by_series(cursor.execute(statement, {**parameters, **_known({})}).fetchall())
+        holdings = [holding for rows in groups if (holding := self._holding(rows, sop_instance_uid)).instances]
+        if not holdings:
+            raise NotFound("nothing here by that name")
+        return holdings
+
+    def _holding(self, rows: list[_Row], sop_instance_uid: str | None) -> SeriesHolding:
+        establishment_id, study_id, study_uid, series_id, series_uid, modality, version, _, pack_id, _ = rows[0][:10]
+        instances: list[InstanceRecord] = []
+        if pack_id is not None and (closed := self._closed(rows[0])):
+            if sop_instance_uid is None:
+                instances = closed.instances
+            elif found := closed.by_uid.get(sop_instance_uid):
+                instances = [found]
+        if open_rows := [row for row in rows if row[10] is not None]:
+            fresh = {record.sop_instance_uid: record for record in map(_record, open_rows)}
+            instances = in_order({**fresh, **{record.sop_instance_uid: record for record in instances}}.values())
+        return SeriesHolding(
+            establishment_id, study_id, series_id, study_uid, series_uid, modality, version, pack_id, instances
+        )
+
+    def _closed(self, row: _Row) -> _Closed | None:
+        """The manifest of a row, from the cache or decoded; None when it is in neither."""
+        series_id, series_uid, version, pack_id, packed = row[3], row[4], row[6], row[8], row[9]
+        closed = self._manifests.get(series_id, version)
+        if closed is None and packed is not None:
+            records = in_order(manifest.decode(packed, pack_id))
+            closed = _Closed(series_uid, version, records, {record.sop_instance_uid: record for record in records})
+            self._manifests.put(series_id, closed)
+        return closed
+
+    # Bytes
+
+    def read(self, record: InstanceRecord, study_uid: str = "") -> Iterator[bytes]:
+        """The data set as it is kept, in verified blocks of a MiB. Raises CorruptObject."""
+        for offset in range(0, record.location.length, BLOCK):
+            yield self.read_range(record, offset, min(BLOCK, record.location.length - offset), study_uid)
+
+    def read_range(self, record: InstanceRecord, offset: int, length: int, study_uid: str = "") -> bytes:
+        """``length`` verified bytes of the data set from ``offset``.
+
+        Raises:
+            CorruptObject: a block they lie in is missing or does not match.
+            RangeNotSatisfiable: not within the data set.
+        """
+        location = record.location
+        if offset < 0 or length < 0 or offset + length > location.length:
+            raise RangeNotSatisfiable(f"bytes {offset} to {offset + length} of {location.length}")
+        start, end = covering(offset, length, location.length)
+        try:
+            data = self._containers.read(
+                location.container, location.container_id, location.offset + start, end - start
+            )
+        except CorruptObject as error:
+            self.report(Flaw(location, "missing", record.sop_instance_uid, study_uid))
+            raise CorruptObject("stored bytes are missing") from error
+        if not blocks_match(data, location.crcs, start):
+            self.report(Flaw(location, "altered", record.sop_instance_uid, study_uid))
+            raise CorruptObject("stored bytes do not match their checksum")
+        return data if len(data) == length else data[offset - start : offset - start + length]
+
+    def stored_metadata(self, holding: SeriesHolding) -> bytes | None:
+        """The gzip of the DICOM JSON array of a closed series, as packing made it; None for an open one.
+
+        Unverified: gzip has a checksum of its own, so whoever opens it knows. Raises CorruptObject.
+        """
+        if holding.pack_id is None or any(r.location.container is Container.SEGMENT for r in holding.instances):
+            return None
+        with self._transactions.unit(None) as unit:
+            row = unit.execute(QUERIES["stored_metadata"], {"pack_id": holding.pack_id}).fetchone()
+        if row is None:
+            return None
+        return self._containers.read(Container.PACK, holding.pack_id, row["metadata_offset"], row["metadata_length"])
+
+    def report(self, flaw: Flaw) -> None:
+        """Record and alert. Never raises: the reader is refused all the same."""
+        self._on_flaw(flaw)
+        location = flaw.location
+        try:
+            with self._transactions.unit(None) as unit:
+                first = unit.execute(
+                    QUERIES["record_damage"],
+                    {
+                        "container": location.container.value,
+                        "container_id": location.container_id,
+                        "byte_offset": location.offset,
+                        "sop_instance_uid": flaw.sop_instance_uid,
+                        "study_uid": flaw.study_uid,
+                        "kind": flaw.kind,
+                    },
+                ).fetchone()
+            if first is not None:
+                self._trail.record(
+                    [
+                        integrity_alert(
+                            flaw.kind, location.container.value, location.container_id, location.offset,
+                            flaw.study_uid, flaw.sop_instance_uid,
+                        )
+                    ]
+                )  # fmt: skip
+        except NegatoscopeError:
+            log.exception("damage_not_recorded container=%s id=%d", location.container, location.container_id)
+        log.error(
+            "bytes_unverified kind=%s container=%s id=%d offset=%d sop_instance_uid=%s",
+            flaw.kind, location.container, location.container_id, location.offset, flaw.sop_instance_uid,
+        )  # fmt: skip
+
+
+def _known(versions: dict[int, int]) -> dict[str, list[int]]:
+    return {"known_series": list(versions), "known_versions": list(versions.values())}
+
+
+def _by_series(rows: Iterable[_Row]) -> list[list[_Row]]:
+    groups: dict[int, list[_Row]] = {}
+    for row in rows:
+        groups.setdefault(row[3], []).append(row)
+    return list(groups.values())
+
+
+def _record(row: _Row) -> InstanceRecord:
+    uid, sop_class, syntax, number, rows, columns, frames, sha256, segment_id, offset, length, crcs = row[10:]
+    location = Location(Container.SEGMENT, segment_id, offset, length, crcs)
+    return InstanceRecord(uid, sop_class, syntax, number, rows, columns, frames, sha256, location)
