@@ -7,10 +7,11 @@ and no blanks: whatever a peer sent (NUL, lone surrogates) is escaped and can al
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -20,6 +21,7 @@ from negatoscope.model.event import AuditEvent
 GENESIS = bytes(32)  # the hash before the first event
 TEXT_LIMIT = 1024  # characters kept of one text of an event: an event must not grow with what a peer sends
 DETAIL_LIMIT = 64  # entries kept of ``AuditEvent.detail``
+_FIELDS = tuple(field.name for field in dataclasses.fields(AuditEvent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def extend(head: Head, at: datetime, events: Iterable[AuditEvent]) -> list[Recor
     records = []
     stamp = _stamp(at)
     for event in events:
-        fields = _bounded(asdict(event))
+        fields = _bounded(event)
         fields["at"] = stamp
         fields["sequence"] = head.sequence + 1
         text = canonical(fields)
@@ -173,15 +175,18 @@ def _stamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def _bounded(fields: dict[str, Any]) -> dict[str, Any]:
-    bounded = {name: value[:TEXT_LIMIT] if isinstance(value, str) else value for name, value in fields.items()}
+def _bounded(event: AuditEvent) -> dict[str, Any]:
+    values = {name: getattr(event, name) for name in _FIELDS}
+    bounded = {name: value[:TEXT_LIMIT] if isinstance(value, str) else value for name, value in values.items()}
     bounded["detail"] = {
         name[:TEXT_LIMIT]: value[:TEXT_LIMIT] if isinstance(value, str) else value
-        for name, value in list(fields["detail"].items())[:DETAIL_LIMIT]
+        for name, value in list(event.detail.items())[:DETAIL_LIMIT]
     }
     return bounded
 
 
 def _storable(text: str) -> str:
     """As a text column can hold it: PostgreSQL has no NUL and no lone surrogate."""
+    if text.isascii() and "\0" not in text:
+        return text
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -4,9 +4,9 @@ SELECT sequence, hash, clock_timestamp() AS at FROM audit_head FOR UPDATE
 -- append_events --
 WITH appended AS (
     INSERT INTO audit_event (sequence, at, actor_id, establishment_code, study_uid, event, hash)
-    SELECT * FROM unnest(
-        %(sequences)s::bigint[], %(ats)s::timestamptz[], %(actor_ids)s::bigint[],
-        %(establishment_codes)s::text[], %(study_uids)s::text[], %(events)s::text[], %(hashes)s::bytea[])
+    SELECT sequence, %(at)s, actor_id, establishment_code, study_uid, event, decode(hash, 'hex')
+    FROM json_to_recordset(%(records)s::json) AS record (
+        sequence bigint, actor_id bigint, establishment_code text, study_uid text, event text, hash text)
 )
 UPDATE audit_head SET sequence = %(sequence)s, hash = %(hash)s
 
