@@ -50,6 +50,7 @@ class Element(NamedTuple):
     end: int  # of the value, delimiters not counted; -1 for a sequence or item of undefined length
     explicit: bool  # encoding of the value, which a UN of undefined length changes
     little_endian: bool
+    start: int  # of the header
 
 
 class _Level(NamedTuple):
@@ -105,6 +106,7 @@ def walk(data: Buffer, syntax: TransferSyntax, limits: Limits = DEFAULT_LIMITS) 
             raise LimitExceeded(f"more than {limits.elements} elements")
         group, number, length = _IMPLICIT[level.little_endian].unpack_from(data, position)
         tag = group << 16 | number
+        start = position
 
         if level.of_items:
             position += 8
@@ -117,7 +119,9 @@ def walk(data: Buffer, syntax: TransferSyntax, limits: Limits = DEFAULT_LIMITS) 
                 if end > level.end:
                     raise _overrun(tag, position, length, level.end, size)
                 explicit = level.explicit or _explicit_against_the_rule(data, position, end)
-                yield Element(tag, "", position, length, depth, -1 if undefined else end, explicit, level.little_endian)
+                yield Element(
+                    tag, "", position, length, depth, -1 if undefined else end, explicit, level.little_endian, start
+                )
                 stack.append(level)
                 level = _Level(False, end, undefined, explicit, level.little_endian)
             else:
@@ -144,7 +148,7 @@ def walk(data: Buffer, syntax: TransferSyntax, limits: Limits = DEFAULT_LIMITS) 
         if length == UNDEFINED_LENGTH:
             if tag == PIXEL_DATA or (explicit and vr in _FRAGMENTED_VRS):
                 end = fragments_end(data, position, level.end, level.little_endian, limits)
-                yield Element(tag, vr, position, length, depth, end, explicit, level.little_endian)
+                yield Element(tag, vr, position, length, depth, end, explicit, level.little_endian, start)
                 position = end + 8
                 continue
             if vr == "UN":  # PS3.5 6.2.2: a sequence in implicit little endian, whatever is around it
@@ -161,12 +165,12 @@ def walk(data: Buffer, syntax: TransferSyntax, limits: Limits = DEFAULT_LIMITS) 
             if vr != "SQ":
                 if length > limits.value and vr not in BULK_VRS:
                     raise LimitExceeded(f"{tag_text(tag)} {vr} of {length} bytes, {limits.value} allowed")
-                yield Element(tag, vr, position, length, depth, end, explicit, level.little_endian)
+                yield Element(tag, vr, position, length, depth, end, explicit, level.little_endian, start)
                 position = end
                 continue
             little_endian = level.little_endian
 
-        yield Element(tag, "SQ", position, length, depth, end, explicit, little_endian)
+        yield Element(tag, "SQ", position, length, depth, end, explicit, little_endian, start)
         depth += 1
         if depth > limits.sequence_depth:
             raise SequenceTooDeep(f"sequences nested deeper than {limits.sequence_depth}")

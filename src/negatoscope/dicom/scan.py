@@ -1,0 +1,219 @@
+"""One pass over a received data set: who it belongs to, what the index keeps of it, whether it is whole.
+
+The usual encodings take a loop of their own that makes no object per element; at the first surprise
+it gives up and the general walk decides, so the two never disagree on what is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from negatoscope.dicom.fast_walk import Found, Unusual, find_fast, swapped
+from negatoscope.dicom.json_model import inflated, walked_json
+from negatoscope.dicom.levels import INSTANCE_LEVEL, SERIES_LEVEL, STUDY_LEVEL
+from negatoscope.dicom.limits import DEFAULT_LIMITS, KIB, Limits
+from negatoscope.dicom.tags import PIXEL_DATA, SPECIFIC_CHARACTER_SET
+from negatoscope.dicom.uid import TransferSyntax, is_valid_uid
+from negatoscope.dicom.values import JSONValue, character_sets, element_json, integer, text
+from negatoscope.dicom.walk import Buffer, walk
+from negatoscope.errors import MismatchedObject
+
+__all__ = ["INSTANCE_LEVEL", "SERIES_LEVEL", "STUDY_LEVEL", "PixelData", "Scanned", "scan"]
+
+INDEXED_VALUE = 64 * KIB  # bytes; a longer attribute is not copied to the index
+
+
+@dataclass(frozen=True, slots=True)
+class PixelData:
+    """Where Pixel Data (7FE0,0010) lies in the data set, inflated if it was deflated."""
+
+    offset: int  # of the value; of the first item's header if ``length`` is undefined
+    length: int  # declared, bytes; ``UNDEFINED_LENGTH``: encapsulated
+    vr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What the archive needs to know of an instance. Text is "" and numbers ``None`` where absent."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+    patient_identifier: str  # Patient ID
+    issuer: str  # Issuer of Patient ID
+    patient_name: str  # decoded, component groups joined by "="
+    birth_date: str  # YYYYMMDD as sent
+    sex: str
+    study_date: str
+    study_time: str
+    accession_number: str
+    modality: str
+    series_number: int | None
+    instance_number: int | None
+    rows: int | None
+    columns: int | None
+    number_of_frames: int | None
+    samples_per_pixel: int | None
+    photometric_interpretation: str
+    bits_allocated: int | None
+    bits_stored: int | None
+    high_bit: int | None
+    pixel_representation: int | None
+    planar_configuration: int | None
+    pixel_data: PixelData | None
+    study_attributes: dict[str, Any]  # DICOM JSON of STUDY_LEVEL
+    series_attributes: dict[str, Any]  # DICOM JSON of SERIES_LEVEL
+
+
+_OTHERS = (
+    *(0x00080016, 0x00080018, 0x00200013, 0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010),
+    *(0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103, PIXEL_DATA),
+)
+_WANTED = frozenset(STUDY_LEVEL + SERIES_LEVEL + _OTHERS)
+_KEYS = {tag: f"{tag:08X}" for tag in _WANTED}
+_FAST_WANTED = {swapped(tag): tag for tag in _WANTED}
+
+
+def scan(data: Buffer, transfer_syntax_uid: str, limits: Limits = DEFAULT_LIMITS) -> Scanned:
+    """Walk the whole of one data set and read what the index keeps. Pixel bytes are not touched.
+
+    Args:
+        data: the data set as received, without preamble and file meta.
+
+    Raises:
+        MismatchedObject: a UID of study, series, SOP class or instance is missing or malformed.
+        InvalidObject and its other kinds: as ``walk``.
+    """
+    data, syntax = inflated(data, transfer_syntax_uid, limits)
+    return _Reader(data, syntax, _find(data, syntax, limits), limits).scanned()
+
+
+def _find(data: Buffer, syntax: TransferSyntax, limits: Limits) -> Found:
+    if syntax.little_endian:
+        try:
+            return find_fast(data, syntax.explicit, _FAST_WANTED, limits)
+        except Unusual:
+            pass
+    return _walked(data, syntax, limits)
+
+
+def _walked(data: Buffer, syntax: TransferSyntax, limits: Limits) -> Found:
+    """By the general walk: any data set."""
+    found: Found = {}
+    sequence: tuple[int, int] | None = None  # tag and start of a wanted sequence whose end is not known yet
+    for tag, vr, offset, length, depth, end, _explicit, little_endian, start in walk(data, syntax, limits):
+        if depth:
+            continue
+        if sequence:
+            found.setdefault(sequence[0], ("SQ", sequence[1], start - sequence[1], True))
+            sequence = None
+        if tag not in _WANTED:
+            continue
+        if vr == "SQ":
+            sequence = (tag, start)
+        else:
+            value_length = length if tag == PIXEL_DATA else end - offset
+            found.setdefault(tag, (vr, offset, value_length, little_endian))
+    if sequence:
+        found.setdefault(sequence[0], ("SQ", sequence[1], len(data) - sequence[1], True))
+    return found
+
+
+class _Reader:
+    """Reads values of the elements that were found."""
+
+    __slots__ = ("_data", "_found", "_limits", "_sets", "_syntax")
+
+    def __init__(self, data: Buffer, syntax: TransferSyntax, found: Found, limits: Limits) -> None:
+        self._data, self._syntax, self._found, self._limits = data, syntax, found, limits
+        self._sets = character_sets(self._raw(SPECIFIC_CHARACTER_SET))
+
+    def scanned(self) -> Scanned:
+        study, series = self._attributes(STUDY_LEVEL), self._attributes(SERIES_LEVEL)
+        pixels = self._found.get(PIXEL_DATA)
+        return Scanned(
+            sop_class_uid=self._uid(0x00080016, "SOP Class UID"),
+            sop_instance_uid=self._uid(0x00080018, "SOP Instance UID"),
+            study_uid=self._uid(0x0020000D, "Study Instance UID"),
+            series_uid=self._uid(0x0020000E, "Series Instance UID"),
+            patient_identifier=_first(study, "00100020"),
+            issuer=_first(study, "00100021"),
+            patient_name=_first_name(study, "00100010"),
+            birth_date=_first(study, "00100030"),
+            sex=_first(study, "00100040"),
+            study_date=_first(study, "00080020"),
+            study_time=_first(study, "00080030"),
+            accession_number=_first(study, "00080050"),
+            modality=_first(series, "00080060"),
+            series_number=integer(self._raw(0x00200011)),
+            instance_number=integer(self._raw(0x00200013)),
+            rows=self._short(0x00280010),
+            columns=self._short(0x00280011),
+            number_of_frames=integer(self._raw(0x00280008)),
+            samples_per_pixel=self._short(0x00280002),
+            photometric_interpretation=text(self._raw(0x00280004)),
+            bits_allocated=self._short(0x00280100),
+            bits_stored=self._short(0x00280101),
+            high_bit=self._short(0x00280102),
+            pixel_representation=self._short(0x00280103),
+            planar_configuration=self._short(0x00280006),
+            pixel_data=PixelData(pixels[1], pixels[2], pixels[0]) if pixels else None,
+            study_attributes=study,
+            series_attributes=series,
+        )
+
+    def _raw(self, tag: int) -> bytes:
+        """The value; empty where absent, a sequence, or too long to be indexed."""
+        place = self._found.get(tag)
+        if place is None:
+            return b""
+        vr, offset, length, _ = place
+        if length > INDEXED_VALUE or vr == "SQ":
+            return b""
+        return bytes(self._data[offset : offset + length])
+
+    def _uid(self, tag: int, name: str) -> str:
+        uid = text(self._raw(tag))
+        if not is_valid_uid(uid):
+            raise MismatchedObject(f"{name} is malformed" if uid else f"{name} is missing")
+        return uid
+
+    def _short(self, tag: int) -> int | None:
+        raw = self._raw(tag)
+        if len(raw) < 2:
+            return None
+        return int.from_bytes(raw[:2], "little" if self._found[tag][3] else "big")
+
+    def _attributes(self, tags: tuple[int, ...]) -> dict[str, JSONValue]:
+        attributes: dict[str, JSONValue] = {}
+        found, data, sets = self._found, self._data, self._sets
+        for tag in tags:
+            place = found.get(tag)
+            if place is None or place[2] > INDEXED_VALUE:
+                continue
+            vr, offset, length, little_endian = place
+            key = _KEYS[tag]
+            if vr == "SQ":
+                view = memoryview(data)[offset : offset + length]
+                attributes |= walked_json(view, self._syntax, None, limits=self._limits, sets=sets)
+            elif tag == SPECIFIC_CHARACTER_SET:
+                attributes[key] = {"vr": "CS", "Value": ["ISO_IR 192"]}
+            else:
+                attributes[key] = element_json(vr, bytes(data[offset : offset + length]), sets, little_endian)
+        return attributes
+
+
+def _first(attributes: dict[str, JSONValue], key: str) -> str:
+    """The first value as text, "" if there is none."""
+    values = attributes.get(key, {}).get("Value")
+    return str(values[0]) if values and values[0] is not None else ""
+
+
+def _first_name(attributes: dict[str, JSONValue], key: str) -> str:
+    values = attributes.get(key, {}).get("Value")
+    if not values or not isinstance(values[0], dict):
+        return ""
+    groups = [values[0].get(name, "") for name in ("Alphabetic", "Ideographic", "Phonetic")]
+    return "=".join(groups).rstrip("=")
