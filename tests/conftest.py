@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from harness import World
+from harness import ArchiveBench, World, new_archive
 
+from negatoscope.audit.trail import Trail
 from negatoscope.db import Database, EmbeddedPostgreSQL, migrate
 from negatoscope.model.actor import Actor, ActorKind, Right, Role
 
@@ -83,3 +85,19 @@ def world(database: Database) -> World:
                         "INSERT INTO user_account (actor_id, display_name) VALUES (%s, %s)", (row["actor_id"], name)
                     )
     return World(database, radiologists, modalities)
+
+
+@pytest.fixture
+def trail(database: Database) -> Iterator[Trail]:
+    def died(error: BaseException) -> None:
+        raise error
+
+    with Trail(database, window_s=300.0, monotonic=time.monotonic, on_death=died) as trail:
+        yield trail
+
+
+@pytest.fixture
+def archive(world: World, trail: Trail, tmp_path: Path) -> Iterator[ArchiveBench]:
+    bench = new_archive(world, tmp_path, trail)
+    yield bench
+    bench.segments.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os.path
 import zlib
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 import orjson
@@ -24,7 +24,7 @@ SHORT_DIGEST = 8  # bytes of SHA-256 kept here
 def encode(records: Sequence[InstanceRecord]) -> bytes:
     """``records`` in the order in which their data sets lie in the pack."""
     uids = [record.sop_instance_uid for record in records]
-    prefix = os.path.commonprefix(uids)
+    prefix = os.path.commonprefix(uids)  # noqa: RUF071 (of characters: that is what is wanted)
     columns: dict[str, Any] = {
         "prefix": prefix,
         "uid": [uid[len(prefix) :] for uid in uids],
@@ -99,7 +99,7 @@ def _steps(numbers: Sequence[int | None]) -> list[Any]:
     if not numbers or any(number is None for number in numbers):
         return [None, _runs(numbers)]
     known = [number for number in numbers if number is not None]
-    return [known[0], _runs(b - a for a, b in zip(known, known[1:], strict=False))]
+    return [known[0], _runs(b - a for a, b in pairwise(known))]
 
 
 def _unstep(steps: list[Any]) -> list[int | None]:

@@ -20,6 +20,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -115,13 +116,7 @@ class SegmentRecord:
                 yield view
             return
         self._put([self._block], self.offset + self._spilled)
-        page = self.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        skip = self.offset - page
-        with (
-            mmap.mmap(self._fd, skip + self.length, prot=mmap.PROT_READ, offset=page) as mapped,
-            memoryview(mapped) as whole,
-            whole[skip:] as view,
-        ):
+        with _mapped(self._fd, self.offset, self.length) as view:
             yield view
 
     def digest(self) -> tuple[bytes, bytes]:
@@ -254,56 +249,85 @@ def segment_ids(folder: Path) -> list[int]:
     return sorted(int(path.stem) for path in folder.glob("*.seg")) if folder.exists() else []
 
 
-class RecoveredRecord:
-    """A whole record found in a segment: its header and where its data set lies."""
+@dataclass(frozen=True, slots=True)
+class FoundRecord:
+    """A whole record found in a segment, its checksums verified."""
 
-    __slots__ = ("crcs", "header", "length", "offset")
+    fd: int
+    header: RecordHeader
+    offset: int
+    length: int
+    crcs: bytes
 
-    def __init__(self, header: RecordHeader, offset: int, length: int, crcs: bytes) -> None:
-        self.header, self.offset, self.length, self.crcs = header, offset, length, crcs
+    @contextmanager
+    def view(self) -> Iterator[memoryview]:
+        with _mapped(self.fd, self.offset, self.length) as view:
+            yield view
+
+
+class ClaimedSegment:
+    """A segment that no writer holds; see :func:`claim`."""
+
+    def __init__(self, segment_id: int, fd: int) -> None:
+        self.segment_id, self._fd = segment_id, fd
+
+    def records(self, start: int) -> Iterator[FoundRecord]:
+        """Records from ``start`` on whose header, trailer and data all match their checksums.
+
+        Ends at the first that does not: what follows a torn record was never acknowledged, because a
+        segment has one writer and each record is synced before the next begins.
+        """
+        size = os.fstat(self._fd).st_size
+        while start + HEADER <= size:
+            head = os.pread(self._fd, HEADER, start)
+            magic, text_length, trailer_length, length, text_crc, trailer_crc = _FIXED.unpack_from(head)
+            text = head[_FIXED.size : _FIXED.size + text_length]
+            offset = start + HEADER
+            if magic != _MAGIC or len(text) != text_length or crc32c(text) != text_crc:
+                return
+            if offset + length + trailer_length > size:
+                return
+            crcs = os.pread(self._fd, trailer_length, offset + length)
+            if crc32c(crcs) != trailer_crc or not _data_matches(self._fd, offset, length, crcs):
+                return
+            yield FoundRecord(self._fd, RecordHeader.from_json(orjson.loads(text)), offset, length, crcs)
+            start = offset + length + trailer_length
+
+    def cut(self, end: int) -> None:
+        """Drop what follows ``end``: a torn tail."""
+        if os.fstat(self._fd).st_size > end:
+            os.ftruncate(self._fd, end)
+            os.fsync(self._fd)
 
 
 @contextmanager
-def claimed(folder: Path, segment_id: int) -> Iterator[int | None]:
-    """The file descriptor of a segment that no writer holds; None when one does, or when the file is gone."""
+def claim(folder: Path, segment_id: int) -> Iterator[ClaimedSegment | None]:
+    """The segment when no writer holds it; None when one does, or when its file is gone."""
     try:
         fd = os.open(segment_path(folder, segment_id), os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         yield None
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        yield None
-        return
-    try:
-        yield fd
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield ClaimedSegment(segment_id, fd)
     finally:
         os.close(fd)
 
 
-def whole_records(fd: int, start: int = 0) -> Iterator[RecoveredRecord]:
-    """Records from ``start`` on whose header, trailer and data all match their checksums.
-
-    Ends at the first that does not: what follows a torn record was never acknowledged, because a
-    segment has one writer and each record is synced before the next begins.
-    """
-    size = os.fstat(fd).st_size
-    while start + HEADER <= size:
-        head = os.pread(fd, HEADER, start)
-        magic, text_length, trailer_length, length, text_crc, trailer_crc = _FIXED.unpack_from(head)
-        text = head[_FIXED.size : _FIXED.size + text_length]
-        offset = start + HEADER
-        if magic != _MAGIC or len(text) != text_length or crc32c(text) != text_crc:
-            return
-        if offset + length + trailer_length > size:
-            return
-        crcs = os.pread(fd, trailer_length, offset + length)
-        if crc32c(crcs) != trailer_crc or not _data_matches(fd, offset, length, crcs):
-            return
-        yield RecoveredRecord(RecordHeader.from_json(orjson.loads(text)), offset, length, crcs)
-        start = offset + length + trailer_length
+@contextmanager
+def _mapped(fd: int, offset: int, length: int) -> Iterator[memoryview]:
+    page = offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+    with (
+        mmap.mmap(fd, offset - page + length, prot=mmap.PROT_READ, offset=page) as mapped,
+        memoryview(mapped) as whole,
+        whole[offset - page :] as view,
+    ):
+        yield view
 
 
 def _data_matches(fd: int, offset: int, length: int, crcs: bytes) -> bool:

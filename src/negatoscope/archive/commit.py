@@ -1,0 +1,368 @@
+"""Receipts to rows: group commit, and the decision what a receipt is to what is already held.
+
+Whoever finds no commit under way leads: it takes all waiting receipts through one transaction and wakes
+their owners. A single sender so pays no hand-over; many senders share each sync of the database.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb, set_json_dumps
+
+from negatoscope.archive import manifest
+from negatoscope.archive.lookup import candidate_series, uid_hash
+from negatoscope.archive.ports import AuditTrail, Transactions, Unit
+from negatoscope.dicom.scan import Scanned
+from negatoscope.errors import InvalidObject, NegatoscopeError, Unavailable
+from negatoscope.model.event import AuditEvent, EventAction, EventKind, EventOutcome
+from negatoscope.model.source import Source
+from negatoscope.model.stored import Outcome, StoreResult
+from negatoscope.queries import load_queries
+
+log = logging.getLogger(__name__)
+SQL = load_queries("negatoscope.archive", "store.sql")
+set_json_dumps(orjson.dumps)
+
+LARGEST_BATCH = 64  # receipts in one transaction
+ATTEMPTS = 3  # of one batch, when the database chose it as the victim of a deadlock
+_KNOWN_SERIES = 4096  # remembered a process
+
+# Why an object is in quarantine.
+OTHER_BYTES = "same-uid-other-bytes"
+OTHER_SERIES = "same-uid-other-series"
+OTHER_PATIENT = "study-of-another-patient"
+OTHER_STUDY = "series-of-another-study"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A complete object in a segment: durable, scanned, not yet in the index."""
+
+    source: Source
+    scanned: Scanned
+    transfer_syntax_uid: str
+    sha256: bytes
+    segment_id: int
+    offset: int
+    length: int
+    crcs: bytes
+
+    @property
+    def series_key(self) -> tuple[int, str, str, str]:
+        """What must agree for two objects to share a series row without a second look."""
+        scanned = self.scanned
+        return (self.source.establishment_id, scanned.patient_identifier, scanned.study_uid, scanned.series_uid)
+
+    def result(self, outcome: Outcome, reason: str = "") -> StoreResult:
+        scanned = self.scanned
+        return StoreResult(
+            outcome,
+            self.source.establishment_id,
+            scanned.study_uid,
+            scanned.series_uid,
+            scanned.sop_class_uid,
+            scanned.sop_instance_uid,
+            reason,
+        )
+
+
+@dataclass(slots=True)
+class _Ticket:
+    receipt: Receipt
+    result: StoreResult | None = None
+    error: NegatoscopeError | None = None
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction did; published (cache, hooks) only once it is committed."""
+
+    results: dict[int, StoreResult] = field(default_factory=dict)  # by position in the batch
+    series: dict[tuple[int, str, str, str], int] = field(default_factory=dict)
+    events: list[AuditEvent] = field(default_factory=list)
+
+
+class Committer:
+    """Thread-safe; one a process."""
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        audit: AuditTrail,
+        count: Callable[[str, int], None] = lambda name, amount: None,
+    ) -> None:
+        self._transactions, self._audit, self._count = transactions, audit, count
+        self._waiting: list[_Ticket] = []
+        self._mutex, self._leading = threading.Lock(), threading.Lock()
+        self._known: OrderedDict[tuple[int, str, str, str], int] = OrderedDict()
+
+    def submit(self, receipt: Receipt) -> StoreResult:
+        """Block until the receipt's rows are committed.
+
+        Raises:
+            Unavailable: the index cannot commit now. Whether it did in the end is unknown, so the bytes
+                must stay: a second try finds them, and start-up indexes them.
+            InvalidObject: the index refuses this very object.
+        """
+        ticket = _Ticket(receipt)
+        with self._mutex:
+            self._waiting.append(ticket)
+        while ticket.result is None and ticket.error is None:
+            with self._leading:
+                if ticket.result is None and ticket.error is None:
+                    self._lead()
+        if ticket.error is not None:
+            raise ticket.error
+        assert ticket.result is not None
+        return ticket.result
+
+    def _lead(self) -> None:
+        with self._mutex:
+            tickets, self._waiting = self._waiting[:LARGEST_BATCH], self._waiting[LARGEST_BATCH:]
+        try:
+            self._settle(tickets)
+        except BaseException:
+            for ticket in tickets:  # nobody may wait for a leader that is gone
+                ticket.error = ticket.error or Unavailable("the index failed")
+            raise
+
+    def _settle(self, tickets: list[_Ticket]) -> None:
+        receipts = [ticket.receipt for ticket in tickets]
+        try:
+            results = self._commit(receipts)
+        except NegatoscopeError as error:
+            for ticket in tickets:
+                ticket.error = error
+        except psycopg.Error as error:
+            log.warning("commit_refused sqlstate=%s receipts=%d", error.sqlstate, len(receipts))
+            if len(tickets) == 1:
+                tickets[0].error = InvalidObject("the index cannot hold this object")
+                return
+            for ticket in tickets:  # one of them is the cause: the others must not suffer for it
+                self._settle([ticket])
+        else:
+            for ticket, result in zip(tickets, results, strict=True):
+                ticket.result = result
+
+    def _commit(self, receipts: list[Receipt]) -> list[StoreResult]:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                batch = self._transaction(receipts)
+                break
+            except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+                if attempt == ATTEMPTS:
+                    raise Unavailable("the index is contended") from None
+            except psycopg.errors.ForeignKeyViolation:
+                if attempt == ATTEMPTS:
+                    raise
+                self._known.clear()  # a series we knew is gone: look again
+        self._known.update(batch.series)
+        while len(self._known) > _KNOWN_SERIES:
+            self._known.popitem(last=False)
+        for result in batch.results.values():
+            self._count(f"negatoscope_objects_{result.outcome.value.replace('-', '_')}_total", 1)
+            if result.outcome is Outcome.QUARANTINED:
+                self._count("negatoscope_quarantined_total", 1)
+        return [batch.results[position] for position in range(len(receipts))]
+
+    def _transaction(self, receipts: list[Receipt]) -> _Batch:
+        establishments = sorted({receipt.source.establishment_id for receipt in receipts})
+        batch = _Batch()
+        with self._transactions.unit(establishments) as unit:
+            if all(receipt.series_key in self._known for receipt in receipts):
+                series_ids = {i: self._known[receipt.series_key] for i, receipt in enumerate(receipts)}
+                with unit.pipeline():
+                    unit.execute(SQL["lock_establishments"], {"establishment_ids": establishments})
+                    inserted = _insert(unit, receipts, series_ids)
+            else:
+                unit.execute(SQL["lock_establishments"], {"establishment_ids": establishments})
+                series_ids = self._resolve(unit, receipts, batch)
+                inserted = _insert(unit, receipts, series_ids)
+            places = {(row["segment_id"], row["segment_offset"]) for row in inserted}
+            for i, receipt in enumerate(receipts):
+                if i in batch.results:
+                    continue
+                if (receipt.segment_id, receipt.offset) in places:
+                    batch.results[i] = receipt.result(Outcome.CREATED)
+                else:
+                    batch.results[i] = self._second_look(unit, receipt, series_ids[i], batch)
+            if batch.events:
+                self._audit.append(unit, batch.events)
+        return batch
+
+    def _resolve(self, unit: Unit, receipts: Sequence[Receipt], batch: _Batch) -> dict[int, int]:
+        """Series row of each receipt, made if need be; receipts with conflicting parents go to quarantine."""
+        series_ids: dict[int, int] = {}
+        for i, receipt in enumerate(receipts):
+            key = receipt.series_key
+            known: int | str | None = batch.series.get(key) or self._known.get(key)
+            if known is None:
+                known = _series_of(unit, receipt, batch)
+            if isinstance(known, str):
+                batch.results[i] = self._set_aside(unit, receipt, known, batch)
+            else:
+                batch.series[key] = series_ids[i] = known
+        return series_ids
+
+    def _second_look(self, unit: Unit, receipt: Receipt, series_id: int, batch: _Batch) -> StoreResult:
+        """The UID is held already, or its hash collides with a closed one."""
+        held = _held(unit, receipt)
+        if held is None:  # only the hash was known: insert without that question
+            if _insert(unit, [receipt], {0: series_id}, known_new=True):
+                return receipt.result(Outcome.CREATED)
+            held = _held(unit, receipt)
+            assert held is not None
+        held_series, held_digest = held
+        if not receipt.sha256.startswith(held_digest):
+            return self._set_aside(unit, receipt, OTHER_BYTES, batch)
+        if held_series != series_id:
+            return self._set_aside(unit, receipt, OTHER_SERIES, batch)
+        return receipt.result(Outcome.ALREADY_STORED)
+
+    def _set_aside(self, unit: Unit, receipt: Receipt, reason: str, batch: _Batch) -> StoreResult:
+        scanned, source = receipt.scanned, receipt.source
+        unit.execute(
+            SQL["quarantine"],
+            {
+                "establishment_id": source.establishment_id,
+                "reason": reason,
+                "sop_class_uid": scanned.sop_class_uid,
+                "sop_instance_uid": scanned.sop_instance_uid,
+                "series_uid": scanned.series_uid,
+                "study_uid": scanned.study_uid,
+                "patient_identifier": scanned.patient_identifier,
+                "transfer_syntax_uid": receipt.transfer_syntax_uid,
+                "sha256": receipt.sha256,
+                "segment_id": receipt.segment_id,
+                "segment_offset": receipt.offset,
+                "length": receipt.length,
+                "crcs": receipt.crcs,
+                "actor_id": source.actor_id,
+            },
+        )
+        batch.events.append(
+            _event(receipt, EventKind.SECURITY_ALERT, EventAction.EXECUTE, EventOutcome.MINOR_FAILURE, reason)
+        )
+        log.warning("object_quarantined reason=%s sop_instance_uid=%s", reason, scanned.sop_instance_uid)
+        return receipt.result(Outcome.QUARANTINED, reason)
+
+
+def _series_of(unit: Unit, receipt: Receipt, batch: _Batch) -> int | str:
+    """The series_id, or the reason why the receipt cannot belong to the series it names."""
+    scanned, source = receipt.scanned, receipt.source
+    study = {
+        "establishment_id": source.establishment_id,
+        "study_uid": scanned.study_uid,
+        "study_date": scanned.study_date,
+        "study_time": scanned.study_time,
+        "accession_number": scanned.accession_number,
+        "attributes": Jsonb(scanned.study_attributes),
+        "authority_oid": source.authority_oid,
+        "identifier": scanned.patient_identifier,
+        "nameless_study_uid": "" if scanned.patient_identifier else scanned.study_uid,
+        "name": scanned.patient_name,
+        "birth_date": scanned.birth_date,
+        "sex": scanned.sex,
+    }
+    held_study = unit.execute(SQL["study"], study).fetchone()
+    if held_study is None:
+        unit.execute(SQL["insert_patient"], study)
+        if unit.execute(SQL["insert_study"], study).fetchone():
+            unit.execute(SQL["change"], study | {"kind": "study-created"})
+        held_study = _one(unit, "study", study)
+    if (held_study["authority_oid"], held_study["identifier"]) != (study["authority_oid"], study["identifier"]):
+        return OTHER_PATIENT
+    series = {
+        "study_id": held_study["study_id"],
+        "establishment_id": source.establishment_id,
+        "series_uid": scanned.series_uid,
+        "modality": scanned.modality,
+        "series_number": scanned.series_number,
+        "attributes": Jsonb(scanned.series_attributes),
+    }
+    if unit.execute(SQL["insert_series"], series).fetchone():
+        unit.execute(SQL["count_series"], series)
+        unit.execute(SQL["change"], study | {"kind": "series-created"})
+    held_series = _one(unit, "series", series)
+    if held_series["study_id"] != held_study["study_id"]:
+        return OTHER_STUDY
+    batch.events.append(
+        _event(receipt, EventKind.INSTANCES_TRANSFERRED, EventAction.CREATE, EventOutcome.SUCCESS, "series-received")
+    )
+    return int(held_series["series_id"])
+
+
+def _insert(
+    unit: Unit, receipts: Sequence[Receipt], series_ids: dict[int, int], *, known_new: bool = False
+) -> list[DictRow]:
+    """Insert what is new and count it. Returns the places (segment, offset) of what was inserted."""
+    chosen = [(receipts[i], series_id) for i, series_id in series_ids.items()]
+    cursor = unit.execute(
+        SQL["insert_instances"],
+        {
+            "known_new": known_new,
+            "establishment_id": [receipt.source.establishment_id for receipt, _ in chosen],
+            "sop_instance_uid": [receipt.scanned.sop_instance_uid for receipt, _ in chosen],
+            "uid_hash": [uid_hash(receipt.scanned.sop_instance_uid) for receipt, _ in chosen],
+            "series_id": [series_id for _, series_id in chosen],
+            "sop_class_uid": [receipt.scanned.sop_class_uid for receipt, _ in chosen],
+            "transfer_syntax_uid": [receipt.transfer_syntax_uid for receipt, _ in chosen],
+            "instance_number": [receipt.scanned.instance_number for receipt, _ in chosen],
+            "rows": [receipt.scanned.rows for receipt, _ in chosen],
+            "columns": [receipt.scanned.columns for receipt, _ in chosen],
+            "number_of_frames": [receipt.scanned.number_of_frames for receipt, _ in chosen],
+            "sha256": [receipt.sha256 for receipt, _ in chosen],
+            "segment_id": [receipt.segment_id for receipt, _ in chosen],
+            "segment_offset": [receipt.offset for receipt, _ in chosen],
+            "length": [receipt.length for receipt, _ in chosen],
+            "crcs": [receipt.crcs for receipt, _ in chosen],
+            "actor_id": [receipt.source.actor_id for receipt, _ in chosen],
+        },
+    )
+    return cursor.fetchall()
+
+
+def _held(unit: Unit, receipt: Receipt) -> tuple[int, bytes] | None:
+    """(series_id, digest or its first bytes) of the instance that already has this UID."""
+    establishment_id, uid = receipt.source.establishment_id, receipt.scanned.sop_instance_uid
+    row = unit.execute(SQL["held_open"], {"establishment_id": establishment_id, "sop_instance_uid": uid}).fetchone()
+    if row:
+        return row["series_id"], row["sha256"]
+    for series_id in candidate_series(unit, establishment_id, uid):
+        series = unit.execute(SQL["manifest"], {"series_id": series_id}).fetchone()
+        for record in manifest.decode(series["manifest"], series["pack_id"]) if series else ():
+            if record.sop_instance_uid == uid:
+                return series_id, record.sha256
+    return None
+
+
+def _one(unit: Unit, query: str, parameters: dict[str, Any]) -> DictRow:
+    row = unit.execute(SQL[query], parameters).fetchone()
+    assert row is not None, query
+    return row
+
+
+def _event(receipt: Receipt, kind: EventKind, action: EventAction, outcome: EventOutcome, reason: str) -> AuditEvent:
+    source, scanned = receipt.source, receipt.scanned
+    return AuditEvent(
+        kind,
+        action,
+        outcome,
+        source.actor_id,
+        source.name,
+        source.establishment_code,
+        source.address,
+        source.door.value,
+        study_uid=scanned.study_uid,
+        patient=f"{source.authority_oid}|{scanned.patient_identifier}",
+        detail={"reason": reason, "series_uid": scanned.series_uid, "sop_class_uid": scanned.sop_class_uid},
+    )

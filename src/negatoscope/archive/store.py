@@ -1,0 +1,135 @@
+"""Receive, keep, acknowledge: the one way in for every door.
+
+The order is the promise: bytes synced in the segment, rows committed, only then success. Before the
+sync an object that cannot be kept is cut off; after the rows were asked for, bytes are never taken away
+unless the index has answered that it does not refer to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from negatoscope.archive.commit import Committer, Receipt
+from negatoscope.archive.ports import Buffer, Record, RecordHeader, SegmentEnds
+from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
+from negatoscope.dicom.scan import Scanned, scan
+from negatoscope.dicom.uid import is_storage_class, is_valid_uid
+from negatoscope.errors import MismatchedObject, UnsupportedSOPClass
+from negatoscope.model.source import Announced, Source
+from negatoscope.model.stored import Outcome, StoreResult
+
+
+class Store:
+    """Implements ``ports.Receiver``. Thread-safe; a reception belongs to one thread."""
+
+    def __init__(
+        self,
+        segments: SegmentEnds,
+        committer: Committer,
+        clock: Callable[[], float],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._segments, self._committer, self._clock, self._limits = segments, committer, clock, limits
+
+    def begin(self, source: Source, announced: Announced) -> StoreReception:
+        """Start one object.
+
+        Raises:
+            MismatchedObject: the transfer syntax announced is not a UID.
+            OutOfResources: the reserve is reached; nothing was taken.
+            Unavailable: no segment can be opened.
+        """
+        if not is_valid_uid(announced.transfer_syntax_uid):
+            raise MismatchedObject("the transfer syntax is not a UID")
+        record = self._segments.begin(self._limits.data_set)
+        return StoreReception(source, announced, record, self._committer, self._clock, self._limits)
+
+
+class StoreReception:
+    """Implements ``ports.Reception``."""
+
+    def __init__(
+        self,
+        source: Source,
+        announced: Announced,
+        record: Record,
+        committer: Committer,
+        clock: Callable[[], float],
+        limits: Limits,
+    ) -> None:
+        self._source, self._announced, self._record = source, announced, record
+        self._committer, self._clock, self._limits = committer, clock, limits
+        self._ended = False
+
+    def write(self, fragments: Sequence[Buffer]) -> None:
+        self._record.write(fragments)
+
+    def abort(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._record.abort()
+            self._record.release()
+
+    def commit(self) -> StoreResult:
+        """See ``ports.Reception.commit``."""
+        try:
+            receipt = self._receive()
+        except BaseException:
+            self.abort()
+            raise
+        try:
+            result = self._committer.submit(receipt)
+            if result.outcome is Outcome.ALREADY_STORED:
+                self._record.abort()  # the index answered that it keeps the first copy
+        finally:
+            self._ended = True
+            self._record.release()
+        return result
+
+    def _receive(self) -> Receipt:
+        """Judge the object and make its bytes durable."""
+        announced, source, record = self._announced, self._source, self._record
+        with record.view() as view:
+            scanned = scan(view, announced.transfer_syntax_uid, self._limits)
+        _check(announced, scanned)
+        sha256, crcs = record.digest()
+        record.finish(
+            RecordHeader(
+                source.establishment_code,
+                source.authority_oid,
+                source.actor_id,
+                source.name,
+                source.address,
+                source.door.value,
+                self._clock(),
+                announced.transfer_syntax_uid,
+                scanned.sop_class_uid,
+                scanned.sop_instance_uid,
+                scanned.series_uid,
+                scanned.study_uid,
+                sha256.hex(),
+            )
+        )
+        return Receipt(
+            source,
+            scanned,
+            announced.transfer_syntax_uid,
+            sha256,
+            record.segment_id,
+            record.offset,
+            record.length,
+            crcs,
+        )
+
+
+def _check(announced: Announced, scanned: Scanned) -> None:
+    """What was announced and what came must be the same object (PS3.4 B.2.3, status A900)."""
+    for what, said, found in (
+        ("SOP Instance UID", announced.sop_instance_uid, scanned.sop_instance_uid),
+        ("SOP Class UID", announced.sop_class_uid, scanned.sop_class_uid),
+        ("Study Instance UID", announced.study_uid, scanned.study_uid),
+    ):
+        if said is not None and said != found:
+            raise MismatchedObject(f"{what} is not the one announced")
+    if not is_storage_class(scanned.sop_class_uid):
+        raise UnsupportedSOPClass("not a storage SOP class")

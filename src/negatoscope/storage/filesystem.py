@@ -1,0 +1,48 @@
+"""Segments and packs on a file system. Names are sequence numbers or digests: never received text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from negatoscope.errors import CorruptObject
+from negatoscope.model.stored import Container
+from negatoscope.storage.segments import segment_path
+
+
+class Containers:
+    """Implements ``archive.ports.ContainerReader``. Thread-safe, keeps no file open."""
+
+    def __init__(self, segments: Path, packs: Path, pack_name: Callable[[int], str]) -> None:
+        """``pack_name`` gives the object name of a pack by its id."""
+        self._segments, self._packs, self._pack_name = segments, packs, pack_name
+
+    def path(self, container: Container, container_id: int) -> Path:
+        if container is Container.SEGMENT:
+            return segment_path(self._segments, container_id)
+        return pack_path(self._packs, self._pack_name(container_id))
+
+    def read(self, container: Container, container_id: int, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes, unverified. Raises CorruptObject when they are not there."""
+        try:
+            fd = os.open(self.path(container, container_id), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CorruptObject(f"{container.value} {container_id} is missing") from error
+        try:
+            data = os.pread(fd, length, offset)
+            while len(data) < length:
+                more = os.pread(fd, length - len(data), offset + len(data))
+                if not more:
+                    raise CorruptObject(f"{container.value} {container_id} is truncated")
+                data += more
+            return data
+        except OSError as error:
+            raise CorruptObject(f"{container.value} {container_id} cannot be read") from error
+        finally:
+            os.close(fd)
+
+
+def pack_path(folder: Path, name: str) -> Path:
+    """Spread over 256 folders by the first byte of the digest."""
+    return folder / name[:2] / f"{name}.pack"
