@@ -7,8 +7,8 @@ uvicorn gives backpressure both ways; what it lacks is added here:
 - a listening socket is given, so the supervisor keeps it over restarts and several workers share it.
 
 What a slow reader holds is the transport's buffer (64 KiB at most above the piece being sent) and what the
-response keeps. :mod:`negatoscope.web.sending` sends pieces of 64 KiB and lets go of what waits; it finds the
-connection's flow control under ``scope["extensions"]["negatoscope.flow"]``.
+response keeps. ``web.sending`` sends pieces of 64 KiB and lets go of what waits; it finds the connection (its
+protocol ``web.sending.Connection``) in ``scope["extensions"]``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from negatoscope.dicom.limits import DEFAULT_LIMITS, KIB
 
 log = logging.getLogger(__name__)
 
+CONNECTION = "negatoscope.connection"  # key of this protocol in scope["extensions"]
 _SIOCOUTQ = 0x5411  # Linux: bytes in the socket's send queue not yet acknowledged by the peer
 _PHRASES = {
     400: "Bad Request",
@@ -103,13 +104,29 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_since is not None and self._head_bytes > self.bounds.header_bytes:
             self._refuse(431, f"request head over {self.bounds.header_bytes} bytes")
 
+    # What a response may know of its connection
+
+    @property
+    def full(self) -> bool:
+        return self.flow.write_paused
+
+    @property
+    def gone(self) -> bool:
+        return self.transport.is_closing()
+
+    async def drained(self) -> None:
+        await self.flow.drain()
+
+    def cut(self) -> None:
+        self.transport.abort()
+
     # Parser callbacks
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_since = self._head_since or self._now()  # a pipelined head comes with what is before it
         self._exact = len(b"GET  HTTP/1.1\r\n\r\n")
-        extensions: dict[str, Any] = {"negatoscope.flow": self.flow}
+        extensions: dict[str, Any] = {CONNECTION: self}
         self.scope["extensions"] = extensions
 
     def on_url(self, url: bytes) -> None:
