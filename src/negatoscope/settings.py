@@ -39,7 +39,7 @@ class Settings:
     quiet_s: float = setting(30.0, "a series without new instances for this long is packed", "seconds")
     pack_syntax: str = setting("", "recompress on packing: empty (as received), htj2k or jpeg-ls, lossless")
     reserve_bytes: int = setting(256 << 20, "free space kept back: below it objects are refused", "bytes")
-    segment_bytes: int = setting(1 << 30, "a segment longer than this is sealed", "bytes")
+    segment_bytes: int = setting(256 << 20, "a segment longer than this is sealed", "bytes")
     group_commit_s: float = setting(0.0, "longest wait for company before a commit", "seconds")
     scrub_interval_s: float = setting(30 * 86400.0, "the whole store is verified at least this often", "seconds")
     retired_grace_s: float = setting(600.0, "bytes no longer referred to are deleted after this", "seconds")

@@ -169,9 +169,8 @@ class Committer:
         while len(self._known) > _KNOWN_SERIES:
             self._known.popitem(last=False)
         for result in batch.results.values():
-            self._count(f"negatoscope_objects_{result.outcome.value.replace('-', '_')}_total", 1)
             if result.outcome is Outcome.QUARANTINED:
-                self._count("negatoscope_quarantined_total", 1)
+                self._count("quarantined_total", 1)
         return [batch.results[position] for position in range(len(receipts))]
 
     def _transaction(self, receipts: list[Receipt]) -> _Batch:

@@ -102,6 +102,41 @@ class ContainerReader(Protocol):
         """Exactly ``length`` bytes, unverified. Raises ``CorruptObject`` when they are not there."""
         ...
 
+    def view(
+        self, container: Container, container_id: int, offset: int, length: int
+    ) -> AbstractContextManager[memoryview]:
+        """The same bytes mapped, for objects too large to read. Raises ``CorruptObject``."""
+        ...
+
+
+class PackWriter(Protocol):
+    """A pack being written; nothing of it is visible before ``finish`` returns."""
+
+    @property
+    def size(self) -> int: ...
+
+    def add(self, buffers: Sequence[Buffer]) -> int:
+        """Append; returns the offset."""
+        ...
+
+    def finish(self, footer: bytes) -> str:
+        """Durable on return; the name is the footer's SHA-256."""
+        ...
+
+    def abort(self) -> None: ...
+
+
+class PackStore(Protocol):
+    """Where packs are. Raises OutOfResources, Unavailable, CorruptObject."""
+
+    def create(self) -> PackWriter: ...
+
+    def footer(self, name: str) -> bytes: ...
+
+    def names(self) -> Iterator[str]: ...
+
+    def delete(self, name: str) -> None: ...
+
 
 class AuditTrail(Protocol):
     """The audit trail as use cases see it."""

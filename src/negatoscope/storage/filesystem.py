@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from negatoscope.errors import CorruptObject
 from negatoscope.model.stored import Container
-from negatoscope.storage.segments import segment_path
+from negatoscope.storage.segments import mapped, segment_path
 
 
 class Containers:
@@ -39,6 +40,22 @@ class Containers:
             return data
         except OSError as error:
             raise CorruptObject(f"{container.value} {container_id} cannot be read") from error
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def view(self, container: Container, container_id: int, offset: int, length: int) -> Iterator[memoryview]:
+        """The run mapped read-only, unverified. Raises CorruptObject when it is not there whole."""
+        try:
+            fd = os.open(self.path(container, container_id), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CorruptObject(f"{container.value} {container_id} is missing") from error
+        try:
+            # A mapping past the end of the file would be a bus error, not an exception.
+            if os.fstat(fd).st_size < offset + length or not length:
+                raise CorruptObject(f"{container.value} {container_id} is truncated")
+            with mapped(fd, offset, length) as view:
+                yield view
         finally:
             os.close(fd)
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 HEADER = 1024  # bytes reserved before each data set
 _FIXED = struct.Struct(">8sIIQII")  # magic, JSON length, trailer length, data length, CRC of JSON, CRC of trailer
 _MAGIC = b"NEGAREC1"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def end_process(reason: str) -> None:
@@ -51,7 +51,7 @@ class SegmentWriter:
         self._fatal = fatal
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         self.end = 0  # bytes of finished records
 
     @property
@@ -116,7 +116,7 @@ class SegmentRecord:
                 yield view
             return
         self._put([self._block], self.offset + self._spilled)
-        with _mapped(self._fd, self.offset, self.length) as view:
+        with mapped(self._fd, self.offset, self.length) as view:
             yield view
 
     def digest(self) -> tuple[bytes, bytes]:
@@ -169,7 +169,7 @@ class SegmentRecord:
                 if views and done:
                     views[0] = views[0][done:]
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 raise OutOfResources("the store is full") from error
             raise Unavailable("storage failed") from error
         finally:
@@ -197,7 +197,7 @@ class Segments:
         self._idle: list[SegmentWriter] = []
         self._mutex = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
     def begin(self, longest: int) -> SegmentRecord:
         """A record for one reception; release it. Raises OutOfResources at the reserve, Unavailable."""
@@ -214,7 +214,7 @@ class Segments:
         try:
             return SegmentWriter(segment_path(self._folder, segment_id), segment_id, self._fatal)
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 raise OutOfResources("the store is full") from error
             raise Unavailable("storage failed") from error
 
@@ -261,7 +261,7 @@ class FoundRecord:
 
     @contextmanager
     def view(self) -> Iterator[memoryview]:
-        with _mapped(self.fd, self.offset, self.length) as view:
+        with mapped(self.fd, self.offset, self.length) as view:
             yield view
 
 
@@ -320,11 +320,12 @@ def claim(folder: Path, segment_id: int) -> Iterator[ClaimedSegment | None]:
 
 
 @contextmanager
-def _mapped(fd: int, offset: int, length: int) -> Iterator[memoryview]:
+def mapped(fd: int, offset: int, length: int) -> Iterator[memoryview]:
+    """A run of a file, read-only, at any offset; it must lie within the file."""
     page = offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
     with (
-        mmap.mmap(fd, offset - page + length, prot=mmap.PROT_READ, offset=page) as mapped,
-        memoryview(mapped) as whole,
+        mmap.mmap(fd, offset - page + length, prot=mmap.PROT_READ, offset=page) as memory,
+        memoryview(memory) as whole,
         whole[offset - page :] as view,
     ):
         yield view
@@ -336,7 +337,7 @@ def _data_matches(fd: int, offset: int, length: int, crcs: bytes) -> bool:
     )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -120,8 +120,8 @@ CREATE TABLE pack (
     bytes bigint NOT NULL,
     metadata_offset bigint NOT NULL,                    -- gzip of the DICOM JSON array of all its instances
     metadata_length bigint NOT NULL,
-    manifest_offset bigint NOT NULL,
-    manifest_length bigint NOT NULL,
+    frames_offset bigint NOT NULL,                      -- gzip of the frame table: fragments of each encapsulated frame
+    frames_length bigint NOT NULL,
     written_at timestamptz NOT NULL DEFAULT now(),
     scrubbed_at timestamptz,
     retired_at timestamptz                              -- replaced by a newer pack; bytes go after a delay
