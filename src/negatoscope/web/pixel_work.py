@@ -1,0 +1,46 @@
+"""What the routes ask of whoever decodes pixels: a pool of bounded child processes in a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from negatoscope.dicom.pixels import render, transcode
+from negatoscope.dicom.pixels.header import Buffer
+from negatoscope.dicom.pixels.render import RenderOptions
+
+
+class PixelWork(Protocol):
+    """Blocking, thread-safe. ``data`` is one plain data set; frames count from 0."""
+
+    def render(self, data: Buffer, transfer_syntax_uid: str, frame: int, options: RenderOptions) -> bytes:
+        """See ``dicom.pixels.render.render``."""
+        ...
+
+    def thumbnail(self, data: Buffer, transfer_syntax_uid: str, frame: int | None, size: int, media: str) -> bytes:
+        """See ``dicom.pixels.render.thumbnail``."""
+        ...
+
+    def transcode(self, data: Buffer, source_uid: str, target_uid: str) -> Iterator[bytes]:
+        """See ``dicom.pixels.transcode.transcode``."""
+        ...
+
+    def transcode_frames(self, data: Buffer, source_uid: str, target_uid: str, frames: Sequence[int]) -> list[bytes]:
+        """See ``dicom.pixels.transcode.transcode_frames``."""
+        ...
+
+
+class PixelsHere:
+    """The same in this process: for tests and commands, never for a server (a codec may crash it)."""
+
+    def render(self, data: Buffer, transfer_syntax_uid: str, frame: int, options: RenderOptions) -> bytes:
+        return render.render(data, transfer_syntax_uid, frame, options)
+
+    def thumbnail(self, data: Buffer, transfer_syntax_uid: str, frame: int | None, size: int, media: str) -> bytes:
+        return render.thumbnail(data, transfer_syntax_uid, frame, size, media)
+
+    def transcode(self, data: Buffer, source_uid: str, target_uid: str) -> Iterator[bytes]:
+        return (bytes(piece) for piece in transcode.transcode(data, source_uid, target_uid))
+
+    def transcode_frames(self, data: Buffer, source_uid: str, target_uid: str, frames: Sequence[int]) -> list[bytes]:
+        return list(transcode.transcode_frames(data, source_uid, target_uid, frames))
