@@ -20,12 +20,12 @@ from negatoscope.model.event import AuditEvent, EventAction
 from negatoscope.queries import load_queries
 from negatoscope.sharing import entities, journal, people, policy
 from negatoscope.sharing.addresses import HostNames, Resolver
+from negatoscope.sharing.credentials import KnownSecrets, SecretKind, digest, kind_of, new_secret
 from negatoscope.sharing.entities import Destination, EntityRow
 from negatoscope.sharing.passwords import Passwords, check_policy
 from negatoscope.sharing.people import CredentialRow, EstablishmentRow, UserRow, actor_of
 from negatoscope.sharing.ports import Journal, Unit, Units
 from negatoscope.sharing.roles import AE_READS, ROLES, STUDY_TOKEN_RIGHTS
-from negatoscope.sharing.credentials import KnownSecrets, SecretKind, digest, kind_of, new_secret
 
 QUERIES = load_queries("negatoscope.sharing")
 KEEP_S = 2.0  # another process honours a revoked secret for at most this long
