@@ -6,6 +6,7 @@ reads as zeros and takes no memory. Whoever looks at bytes must have asked for t
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from types import TracebackType
@@ -55,7 +56,8 @@ class PartialObject:
         for view in [*self._views, self.buffer]:
             view.release()
         if self._mapped is not None:
-            self._mapped.close()
+            with contextlib.suppress(BufferError):  # a slice is still held: freed with it
+                self._mapped.close()
 
     @property
     def sparse(self) -> bool:
