@@ -6,8 +6,9 @@ codestream says, not what the data set says. Sources: ISO 10918-1 B.2.2, 14495-1
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
-from struct import Struct, error as StructError
+from struct import Struct
 
 from negatoscope.dicom.pixels.header import Buffer
 from negatoscope.errors import PixelsUnreadable
@@ -80,7 +81,7 @@ def read_j2k(data: Buffer) -> tuple[Codestream, int]:
         _, x, y, x0, y0, tile_x, tile_y, tile_x0, tile_y0, samples = _SIZ.unpack_from(view, start + 6)
         parts = [bytes(view[start + 42 + 3 * n : start + 45 + 3 * n]) for n in range(min(samples, 4))]
         precision = (parts[0][0] & 0x7F) + 1
-    except (StructError, IndexError) as error:
+    except (struct.error, IndexError) as error:
         raise PixelsUnreadable("a JPEG 2000 codestream cut within its header") from error
     if x <= x0 or y <= y0 or not tile_x or not tile_y:
         raise PixelsUnreadable("a JPEG 2000 codestream of no size")

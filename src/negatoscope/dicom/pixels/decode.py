@@ -94,8 +94,8 @@ def meaning(cells: Array, description: PixelDescription) -> Array:
         return cells
     above = allocated - 1 - description.high_bit
     if description.signed:
-        values = (cells << above if above else cells).view(f"i{allocated // 8}")
-        return values >> (allocated - stored) if stored < allocated else values
+        shifted: Array = (cells << above if above else cells).view(f"i{allocated // 8}")
+        return shifted >> (allocated - stored) if stored < allocated else shifted
     below = description.high_bit + 1 - stored
     values = cells >> below if below else cells
     return values & ((1 << stored) - 1) if above else values
@@ -107,7 +107,7 @@ def _native(data: Buffer, description: PixelDescription, index: int) -> Array:
     if description.unit == 2:
         swapped = np.frombuffer(data, ">u2").astype("<u2").view(np.uint8)
         skipped = index * description.frame_bits % 16
-        data = memoryview(swapped)[skipped // 8 :]
+        data = swapped[skipped // 8 :].tobytes()
     allocated = description.bits_allocated
     count = rows * columns * (2 if description.subsampled else samples)
     if len(data) * 8 < description.frame_bits:
@@ -147,16 +147,13 @@ def _as_cells(decoded: Array, description: PixelDescription) -> Array:
     if decoded.shape != wanted:
         raise PixelsUnreadable(f"decoded to {decoded.shape}, not {wanted}")
     if description.bits_allocated == 1:
-        return (decoded != 0).astype(np.uint8)
+        return np.asarray(decoded != 0, np.uint8)
     size = description.bits_allocated // 8
     if decoded.dtype.kind not in "iu":
         raise PixelsUnreadable(f"decoded to {decoded.dtype}")
     if decoded.dtype.itemsize > size and decoded.size and int(decoded.max()) >> description.bits_allocated:
         raise PixelsUnreadable(f"decoded values do not fit {description.bits_allocated} bits")
-    cells = decoded.astype(f"u{size}", copy=False)  # negative values wrap: two's complement
-    if description.signed and decoded.dtype.itemsize < size and decoded.dtype.kind == "u":
-        return cells
-    return cells
+    return decoded.astype(f"u{size}", copy=False)  # negative values wrap: two's complement
 
 
 def _inflated(data: Buffer, description: PixelDescription) -> bytes:
@@ -178,7 +175,7 @@ def _agrees(stream: Codestream, description: PixelDescription) -> Codestream:
     return stream
 
 
-Decoder = Callable[[Buffer, PixelDescription], Array]
+Decoder = Callable[[Any, PixelDescription], Array]  # any buffer; the stubs of the codecs say too little
 
 
 def _decoder(uid: str) -> Decoder:
@@ -195,7 +192,7 @@ def _decoder(uid: str) -> Decoder:
     raise PixelsUnreadable(f"no decoder for transfer syntax {uid}")
 
 
-def _jpeg(data: Buffer, description: PixelDescription) -> Array:
+def _jpeg(data: Any, description: PixelDescription) -> Array:
     """All JPEG processes; colour of lossy ones to RGB.
 
     What the codestream says of its colour (Adobe marker, component letters) wins over Photometric
@@ -218,7 +215,7 @@ def _jpeg(data: Buffer, description: PixelDescription) -> Array:
     return decoded
 
 
-def _jpeg_ls(data: Buffer, description: PixelDescription) -> Array:
+def _jpeg_ls(data: Any, description: PixelDescription) -> Array:
     stream = _agrees(read_jpeg(data), description)
     try:
         decoded: Array = imagecodecs.jpegls_decode(data)
@@ -227,22 +224,26 @@ def _jpeg_ls(data: Buffer, description: PixelDescription) -> Array:
     return decoded
 
 
-def _jpeg_2000(data: Buffer, description: PixelDescription) -> Array:
+def _jpeg_2000(data: Any, description: PixelDescription) -> Array:
     stream, start = read_j2k(data)
     _agrees(stream, description)
     # The bare codestream: what a JP2 box says of colour is not ours to apply (PS3.5 A.4.4).
-    decoded: Array = imagecodecs.jpeg2k_decode(memoryview(data)[start:], numthreads=1)
+    decoded: Array = imagecodecs.jpeg2k_decode(_from(data, start), numthreads=1)
     return decoded
 
 
-def _htj2k(data: Buffer, description: PixelDescription) -> Array:
+def _htj2k(data: Any, description: PixelDescription) -> Array:
     stream, start = read_j2k(data)
     _agrees(stream, description)
-    decoded: Array = imagecodecs.htj2k_decode(memoryview(data)[start:])
+    decoded: Array = imagecodecs.htj2k_decode(_from(data, start), planar=False)
     return decoded
 
 
-def _jpeg_xl(data: Buffer, description: PixelDescription) -> Array:
+def _from(data: Any, start: int) -> Any:
+    return data if start == 0 else memoryview(data)[start:]
+
+
+def _jpeg_xl(data: Any, description: PixelDescription) -> Array:
     _agrees(read_jpegxl(data), description)
     decoded: Array = imagecodecs.jpegxl_decode(data, numthreads=1)
     return decoded

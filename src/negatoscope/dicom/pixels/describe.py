@@ -200,7 +200,7 @@ def read_transform(header: Header, base: Transform, signed: bool) -> Transform:
     centers, widths = header.numbers(0x00281050), header.numbers(0x00281051)
     if centers and widths:
         function = header.text(0x00281056).upper() or "LINEAR"
-        windows = tuple(Window(c, w, function) for c, w in zip(centers, widths, strict=False))
+        windows = tuple(Window(c, w, function) for c, w in zip(centers, widths, strict=False) if w > 0)
         base = replace(base, windows=windows)
     # The input of a VOI LUT is what the modality step gives: signed when that may be negative.
     signed_input = signed or base.intercept < 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 from struct import Struct
 from typing import overload
 
@@ -69,7 +70,7 @@ def frame_locations(
     if not description.encapsulated:
         return NativeFrames(description.pixels.offset, description.frame_bits, description.frames, description.unit)
     view = memoryview(data).cast("B")
-    table, offsets, lengths = _fragments(view, description.pixels.offset, limits)
+    table, offsets, lengths, _ = _fragments(view, description.pixels.offset, limits)
     frames = description.frames
     if not offsets:
         raise TruncatedObject("encapsulated pixel data without a fragment")
@@ -87,6 +88,11 @@ def frame_locations(
     return _by_codestream(view, offsets, lengths, frames)
 
 
+def after_fragments(data: Buffer, description: PixelDescription, limits: Limits = DEFAULT_LIMITS) -> int:
+    """Where the data set goes on after encapsulated pixel data. Errors as :func:`frame_locations`."""
+    return _fragments(memoryview(data).cast("B"), description.pixels.offset, limits)[3]
+
+
 def frame_bytes(data: Buffer, fragments: Fragments) -> Buffer:
     """The bytes of one frame; joined only when there is more than one fragment."""
     view = memoryview(data).cast("B")
@@ -94,8 +100,8 @@ def frame_bytes(data: Buffer, fragments: Fragments) -> Buffer:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _fragments(view: memoryview, position: int, limits: Limits) -> tuple[tuple[int, int], array[int], array[int]]:
-    """The Basic Offset Table's range, then offset and length of each fragment."""
+def _fragments(view: memoryview, position: int, limits: Limits) -> tuple[tuple[int, int], array[int], array[int], int]:
+    """The Basic Offset Table's range, offset and length of each fragment, and where they end."""
     table: tuple[int, int] | None = None
     offsets, lengths = array("Q"), array("Q")
     end = len(view)
@@ -103,6 +109,7 @@ def _fragments(view: memoryview, position: int, limits: Limits) -> tuple[tuple[i
         group, number, length = _ITEM.unpack_from(view, position)
         tag = group << 16 | number
         if tag == SEQUENCE_END:
+            position += 8
             break
         if tag != ITEM or length == UNDEFINED:
             raise PixelsUnreadable(f"no fragment at byte {position}")
@@ -117,7 +124,7 @@ def _fragments(view: memoryview, position: int, limits: Limits) -> tuple[tuple[i
             offsets.append(position)
             lengths.append(length)
         position += length
-    return table or (position, 0), offsets, lengths
+    return table or (position, 0), offsets, lengths, position
 
 
 def _basic(view: memoryview, table: tuple[int, int]) -> Sequence[int]:
@@ -143,7 +150,7 @@ def _by_offsets(
         firsts = [places[offset] for offset in table]
     except KeyError:
         return None
-    if any(later <= earlier for earlier, later in zip(firsts, firsts[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(firsts)):
         return None
     return _grouped(firsts, offsets, lengths)
 

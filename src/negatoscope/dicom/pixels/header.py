@@ -47,10 +47,7 @@ IMPLICIT = Encoding(explicit=False, little=True)
 EXPLICIT = Encoding(explicit=True, little=True)
 BIG = Encoding(explicit=True, little=False)
 
-_STRUCTS = {
-    order: (Struct(order + "HHL"), Struct(order + "HH2sH"), Struct(order + "L"), Struct(order + "HHL"))
-    for order in "<>"
-}
+_STRUCTS = {order: (Struct(order + "HHL"), Struct(order + "HH2sH"), Struct(order + "L")) for order in "<>"}
 
 
 class Element(NamedTuple):
@@ -111,31 +108,34 @@ class Walker:
         self._limits = limits
         self._left = limits.elements
 
-    def element(self, position: int, end: int, encoding: Encoding) -> Element:
-        """The element at ``position``, its end found without looking at defined values."""
+    def head(self, position: int, end: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
+        """Tag, VR, value offset and length of the element at ``position``; its value is not looked at."""
         self._left -= 1
         if self._left < 0:
-            raise LimitExceeded(f"more than {self._limits.elements} elements before the pixels")
-        plain_header, explicit_header, long_length, _ = _STRUCTS[encoding.order]
+            raise LimitExceeded(f"more than {self._limits.elements} elements outside the pixels")
         if position + 8 > end:
             raise TruncatedObject(f"element header cut at byte {position}")
-        if encoding.explicit:
-            group, number, vr, length = explicit_header.unpack_from(self.view, position)
-            tag = group << 16 | number
-            offset = position + 8
-            if vr in LONG_VRS:
-                if offset + 4 > end:
-                    raise TruncatedObject(f"element header cut at byte {position}")
-                (length,) = long_length.unpack_from(self.view, offset)
-                offset += 4
-            elif not (vr.isalpha() and vr.isupper()) and group != 0xFFFE:
-                raise PixelsUnreadable(f"no value representation at byte {position}")
-        else:
+        plain_header, explicit_header, long_length = _STRUCTS[encoding.order]
+        if not encoding.explicit:
             group, number, length = plain_header.unpack_from(self.view, position)
-            tag, vr, offset = group << 16 | number, b"", position + 8
+            return group << 16 | number, b"", position + 8, length
+        group, number, vr, length = explicit_header.unpack_from(self.view, position)
+        offset = position + 8
+        if vr in LONG_VRS:
+            if offset + 4 > end:
+                raise TruncatedObject(f"element header cut at byte {position}")
+            (length,) = long_length.unpack_from(self.view, offset)
+            offset += 4
+        elif not (vr.isalpha() and vr.isupper()) and group != 0xFFFE:
+            raise PixelsUnreadable(f"no value representation at byte {position}")
+        return group << 16 | number, vr, offset, length
+
+    def element(self, position: int, end: int, encoding: Encoding) -> Element:
+        """The element at ``position``, its end found without looking at defined values."""
+        tag, vr, offset, length = self.head(position, end, encoding)
         if length != UNDEFINED:
             if offset + length > end and tag not in PIXEL_TAGS:
-                raise TruncatedObject(f"({group:04X},{number:04X}) ends after the data set")
+                raise TruncatedObject(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) ends after the data set")
             return Element(tag, vr, position, offset, length, False, offset + length)
         if tag in PIXEL_TAGS:
             return Element(tag, vr, position, offset, end - offset, True, end)
@@ -147,7 +147,7 @@ class Walker:
         """Tag and length of the item header or delimiter at ``position``."""
         if position + 8 > end:
             raise TruncatedObject(f"item header cut at byte {position}")
-        group, number, length = _STRUCTS[encoding.order][3].unpack_from(self.view, position)
+        group, number, length = _STRUCTS[encoding.order][0].unpack_from(self.view, position)
         return group << 16 | number, length
 
     def items(self, element: Element, encoding: Encoding) -> Iterator[tuple[int, int]]:
@@ -169,6 +169,10 @@ class Walker:
                     raise TruncatedObject(f"item at byte {position - 8} ends after its sequence")
                 yield position, after
             position = after
+
+    def after_fragments(self, position: int, end: int) -> int:
+        """The byte after the sequence delimiter of encapsulated pixel data whose items begin here."""
+        return self._skip(position, end, EXPLICIT)
 
     def _skip_item(self, position: int, end: int, encoding: Encoding) -> int:
         return self._skip(position, end, encoding, inside_item=True)
@@ -203,24 +207,11 @@ class Walker:
 
     def _enter(self, stack: list[tuple[bool, Encoding]], position: int, end: int, encoding: Encoding) -> int:
         """Pass one element of an open item: its value, or only its header when its length is undefined."""
-        self._left -= 1
-        if self._left < 0:
-            raise LimitExceeded(f"more than {self._limits.elements} elements before the pixels")
-        if not encoding.explicit:
-            length = _STRUCTS["<"][0].unpack_from(self.view, position)[2]
-            vr, position = b"", position + 8
-        else:
-            _, _, vr, length = _STRUCTS[encoding.order][1].unpack_from(self.view, position)
-            position += 8
-            if vr in LONG_VRS:
-                if position + 4 > end:
-                    raise TruncatedObject(f"element header cut at byte {position}")
-                (length,) = _STRUCTS[encoding.order][2].unpack_from(self.view, position)
-                position += 4
+        _, vr, offset, length = self.head(position, end, encoding)
         if length != UNDEFINED:
-            return position + length
+            return offset + length
         stack.append((False, IMPLICIT if vr == b"UN" else encoding))
-        return position
+        return offset
 
 
 class Header:

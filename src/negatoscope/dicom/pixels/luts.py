@@ -29,7 +29,8 @@ class Lut:
     def __call__(self, inputs: NDArray[np.float64]) -> NDArray[np.uint16]:
         """Values below the first input take the first entry, those above the last one the last."""
         places = np.clip(np.rint(inputs) - self.first, 0, len(self.values) - 1)
-        return self.values[places.astype(np.intp)]
+        found: NDArray[np.uint16] = self.values[places.astype(np.intp)]
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
