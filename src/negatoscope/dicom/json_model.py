@@ -7,12 +7,12 @@ slashes: ``7FE00010``, ``00540016/0/00280010``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from negatoscope.dicom.charset import UNICODE
+from negatoscope.dicom.charset import UNICODE, decode
 from negatoscope.dicom.deflate import inflate
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
 from negatoscope.dicom.tags import (
@@ -25,9 +25,13 @@ from negatoscope.dicom.tags import (
     UNDEFINED_LENGTH,
 )
 from negatoscope.dicom.uid import TransferSyntax, transfer_syntax
-from negatoscope.dicom.values import character_sets, element_json
+from negatoscope.dicom.values import PADDING, character_sets, element_json, little_endian_bytes
 from negatoscope.dicom.walk import Buffer, Element, walk
+from negatoscope.dicom.writer import Bulk, encode
+from negatoscope.dicom.xml_model import to_xml
 from negatoscope.errors import NotFound
+
+__all__ = ["find_bulk", "from_json", "inflated", "read_bulk", "to_json", "to_xml", "walked_json"]
 
 BULK_FROM = 1024  # bytes; a longer binary value or UT is given by reference
 JSONDataset = dict[str, Any]
@@ -97,7 +101,7 @@ def _build(
 ) -> JSONDataset:
     stack = [_Open(sets, False, 0)]  # by depth
     unsorted: list[JSONDataset] = []
-    for tag, vr, offset, length, depth, end, _explicit, little_endian, _start in elements:
+    for tag, vr, offset, length, depth, end, explicit, little_endian, _start in elements:
         if tag == ITEM:
             del stack[depth:]
             parent = stack[-1]
@@ -132,7 +136,7 @@ def _build(
                 inside.character_sets = character_sets(raw)
                 entry = {"vr": vr, "Value": [UNICODE]}
             else:
-                if tag in PIXEL_VALUED and inside.signed and vr == "US" and not _explicit:
+                if tag in PIXEL_VALUED and inside.signed and vr == "US" and not explicit:
                     vr = "SS"
                 entry = element_json(vr, raw, inside.character_sets, little_endian)
                 if tag == PIXEL_REPRESENTATION:
@@ -153,24 +157,69 @@ def _path(stack: list[_Open], key: str) -> str:
 def find_bulk(data: Buffer, transfer_syntax_uid: str, path: str, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
     """Offset and length in bytes of the value at ``path``, in ``data`` as it is after inflating.
 
-    Of encapsulated pixel data the fragments are given with their item headers, without the last delimiter.
+    The bytes are as they were sent; ``read_bulk`` gives them as DICOMweb wants them. Of encapsulated
+    pixel data the fragments come with their item headers, without the last delimiter.
 
     Raises:
         NotFound: nothing there, or no such path.
     """
+    data, syntax = inflated(data, transfer_syntax_uid, limits)
+    element, _ = _locate(data, syntax, path, limits)
+    return element.offset, element.end - element.offset
+
+
+def _locate(data: Buffer, syntax: TransferSyntax, path: str, limits: Limits) -> tuple[Element, tuple[str, ...]]:
+    """The element at ``path`` and the character sets in force there."""
     if not _PATH.fullmatch(path):
         raise NotFound("bulk data")
-    data, syntax = inflated(data, transfer_syntax_uid, limits)
     steps = path.split("/")
     wanted = [(int(key, 16), int(index)) for key, index in zip(steps[:-1:2], steps[1::2], strict=True)]
     tag, depth = int(steps[-1], 16), len(wanted)
     at: list[tuple[int, int]] = []  # sequence and item index that we are in, by depth
+    sets: tuple[str, ...] = ()
     for element in walk(data, syntax, limits):
         if element.tag == ITEM:
             sequence, index = at[element.depth - 1]
             at[element.depth - 1 :] = [(sequence, index + 1)]
-        elif element.vr == "SQ":
+            continue
+        if element.vr == "SQ":
             at[element.depth :] = [(element.tag, -1)]
-        elif element.depth == depth and element.tag == tag and at[:depth] == wanted:
-            return element.offset, element.end - element.offset
+        elif element.depth <= depth and at[: element.depth] == wanted[: element.depth]:
+            if element.tag == tag and element.depth == depth:
+                return element, sets
+            if element.tag == SPECIFIC_CHARACTER_SET:
+                sets = character_sets(bytes(data[element.offset : element.end]))
     raise NotFound("bulk data")
+
+
+def read_bulk(data: Buffer, transfer_syntax_uid: str, path: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The value at ``path`` as DICOMweb gives it: little endian, text in UTF-8. Raises as ``find_bulk``."""
+    data, syntax = inflated(data, transfer_syntax_uid, limits)
+    element, sets = _locate(data, syntax, path, limits)
+    raw = bytes(data[element.offset : element.end])
+    if element.vr == "UT":
+        return decode(raw, sets, "UT").rstrip(PADDING).encode()
+    if element.length == UNDEFINED_LENGTH:
+        return raw
+    return little_endian_bytes(element.vr, raw, element.little_endian)
+
+
+def from_json(dataset: Mapping[str, Any], bulk: Callable[[str], Bulk], limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """An explicit little endian data set of the metadata that a STOW-RS request carries.
+
+    Text is written in UTF-8, and Specific Character Set says so whenever there is any that needs it.
+    Args and errors: as ``writer.encode``.
+    """
+    encoded = encode(dataset, bulk, limits)
+    if "00080005" in dataset or not _needs_unicode(dataset):
+        return encoded
+    return encode({**dataset, "00080005": {"vr": "CS", "Value": [UNICODE]}}, bulk, limits)
+
+
+def _needs_unicode(value: Any) -> bool:
+    """Whether text outside of ASCII lies anywhere in a JSON value; its depth was judged before."""
+    if isinstance(value, str):
+        return not value.isascii()
+    if isinstance(value, Mapping):
+        return any(_needs_unicode(inner) for inner in value.values())
+    return isinstance(value, list) and any(_needs_unicode(inner) for inner in value)
