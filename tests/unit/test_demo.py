@@ -44,7 +44,6 @@ from negatoscope.model.actor import Role
 from negatoscope.model.source import Announced, Door, Source
 from negatoscope.model.stored import Outcome, StoreResult
 
-
 IDENTIFYING = (
     "PatientName",
     "PatientID",
@@ -158,7 +157,8 @@ def test_drawn_images_say_that_they_are_synthetic() -> None:
         assert "SYNTHETIC" in made.StudyDescription
         assert made.BurnedInAnnotation == "NO"
         first = made.pixel_array[0, :, :, 0] if made.Modality == "US" else made.pixel_array
-        drawn = first[label_mask(*first.shape, "SYNTHETIC")]
+        rows, columns = first.shape
+        drawn = first[label_mask(rows, columns, "SYNTHETIC")]
         assert drawn.size > 30
         assert drawn.min() == drawn.max() > np.median(first)
 
