@@ -1,1 +1,225 @@
-"""The only file that joins edges to use cases."""
+"""The only file that joins edges to use cases. Everything a process needs is built here, nothing is global."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from starlette.applications import Starlette
+
+from negatoscope.archive.commit import Committer
+from negatoscope.archive.packing import Packer
+from negatoscope.archive.recovery import Recovered, recover
+from negatoscope.archive.retrieve import Flaw, Retrieval
+from negatoscope.archive.segments import create_segment, pack_name, seal_segment
+from negatoscope.archive.store import Store
+from negatoscope.audit.trail import Trail
+from negatoscope.db import Database, EmbeddedPostgreSQL, EmbeddedPostgreSQLError, migrate
+from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
+from negatoscope.metrics import Metrics
+from negatoscope.settings import Settings
+from negatoscope.sharing import Accounts, Logins
+from negatoscope.storage.filesystem import Containers
+from negatoscope.storage.packs import Packs
+from negatoscope.storage.segments import Segments, claim
+from negatoscope.web.app import build_app
+from negatoscope.web.authentication import Authentication
+from negatoscope.web.pixel_work import PixelsHere
+from negatoscope.web.services import Services
+from negatoscope.web.viewer import viewer_routes
+
+OWNER_WAIT_S = 60.0  # how long a server waits for a command that is using the data folder
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where things are below the data folder."""
+
+    segments: Path
+    packs: Path
+    metrics: Path
+    log: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> Folders:
+        data = settings.data
+        return cls(data / "segments", data / "packs", data / "run" / "metrics", data / "log")
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """Every use case of one process, on one database and one store."""
+
+    settings: Settings
+    limits: Limits
+    folders: Folders
+    metrics: Metrics
+    database: Database
+    trail: Trail
+    accounts: Accounts
+    logins: Logins
+    segments: Segments
+    committer: Committer
+    store: Store
+    containers: Containers
+    packs: Packs
+    retrieval: Retrieval
+
+    def recover(self) -> Recovered:
+        """Index what a dead process had synced and not committed."""
+        return recover(
+            self.database,
+            self.committer,
+            lambda segment_id: claim(self.folders.segments, segment_id),
+            self.limits,
+        )
+
+    def packer(self) -> Packer:
+        return Packer(self.database, self.containers, self.packs, syntax="", limits=self.limits)
+
+
+def die(error: BaseException) -> None:
+    """The audit writer is gone: nothing may be disclosed any more, so this process ends."""
+    del error
+    os._exit(71)
+
+
+@contextmanager
+def core(settings: Settings, url: str, *, connections: int = 16, shared_metrics: bool = False) -> Iterator[Core]:
+    """The use cases, closed in order on leaving: segments are sealed, events written, connections returned."""
+    folders, limits = Folders.of(settings), DEFAULT_LIMITS
+    with ExitStack() as stack:
+        metrics = Metrics(folders.metrics if shared_metrics else None)
+        database = Database(url, size=connections)
+        stack.callback(database.close)
+        trail = stack.enter_context(
+            Trail(database, window_s=settings.disclosure_window_s, monotonic=time.monotonic, on_death=die)
+        )
+        segments = Segments(
+            folders.segments,
+            create=lambda: create_segment(database),
+            seal=lambda segment_id, end: seal_segment(database, segment_id, end),
+            longest=settings.segment_bytes,
+            reserve=settings.reserve_bytes,
+        )
+        stack.callback(segments.close)
+        committer = Committer(database, trail, metrics.count)
+        names: dict[int, str] = {}
+
+        def name_of(pack_id: int) -> str:
+            if pack_id not in names:
+                if len(names) > 100_000:
+                    names.clear()
+                names[pack_id] = pack_name(database, pack_id)
+            return names[pack_id]
+
+        containers = Containers(folders.segments, folders.packs, name_of)
+
+        def flawed(flaw: Flaw) -> None:
+            metrics.count("unverified_total")
+
+        yield Core(
+            settings,
+            limits,
+            folders,
+            metrics,
+            database,
+            trail,
+            Accounts(database, trail, monotonic=time.monotonic),
+            Logins(database, trail),
+            segments,
+            committer,
+            Store(segments, committer, time.time, limits),
+            containers,
+            Packs(folders.packs),
+            Retrieval(database, containers, trail, on_flaw=flawed),
+        )
+
+
+@contextmanager
+def database_of(settings: Settings, *, own: bool = False) -> Iterator[tuple[str, EmbeddedPostgreSQL | None]]:
+    """The URL of the database, started if need be and migrated.
+
+    A command that finds the embedded PostgreSQL running uses it, else starts it for as long as it needs.
+    ``own``: the caller is the server and must be the one who started it.
+
+    Raises:
+        EmbeddedPostgreSQLError: it cannot be started, or another server uses the data folder.
+    """
+    if settings.database:
+        migrate(settings.database)
+        yield settings.database, None
+        return
+    settings.data.mkdir(parents=True, exist_ok=True)
+    embedded = EmbeddedPostgreSQL(settings.data)
+    until = time.monotonic() + OWNER_WAIT_S
+    while True:
+        if embedded.own():
+            try:
+                embedded.start()
+                migrate(embedded.url)
+                yield embedded.url, embedded
+            finally:
+                embedded.stop()
+            return
+        if not own and _answers(embedded.url):
+            migrate(embedded.url)
+            yield embedded.url, None
+            return
+        if time.monotonic() > until:
+            raise EmbeddedPostgreSQLError(f"{settings.data} is in use by another process")
+        time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def child_config(settings: Settings, url: str) -> dict[str, Any]:
+    """What the supervisor hands to a child on standard input: it may hold a password, so no command line."""
+    fields = {name: getattr(settings, name) for name in settings.__slots__}
+    return {"url": url, "settings": {name: str(v) if isinstance(v, Path) else v for name, v in fields.items()}}
+
+
+def settings_of(config: Mapping[str, Any]) -> Settings:
+    fields = dict(config["settings"])
+    return Settings(data=Path(fields.pop("data")), **fields)
+
+
+def http_app(built: Core) -> Starlette:
+    """The web application on these use cases."""
+    settings = built.settings
+    authentication = Authentication(
+        built.accounts,
+        secure=settings.secure_cookies,
+        session_s=settings.session_s,
+        trusted_proxies=settings.trusted_proxies,
+    )
+    services = Services(
+        settings=settings,
+        database=built.database,
+        receiver=built.store,
+        retrieval=built.retrieval,
+        trail=built.trail,
+        pixels=PixelsHere(),
+        metrics=built.metrics,
+        executor=ThreadPoolExecutor(16, thread_name_prefix="work"),
+        commits=ThreadPoolExecutor(16, thread_name_prefix="commit"),
+        authenticate=authentication.actor_of,
+        limits=built.limits,
+    )
+    app = build_app(services, [*viewer_routes()])
+    app.state.services = services
+    app.state.authentication = authentication
+    return app

@@ -1,7 +1,280 @@
-"""The command line: parse, call a use case, print."""
+"""The command line: parse, call a use case, print. A command that fails says so in one line and exits with 1."""
 
 from __future__ import annotations
 
+import argparse
+import getpass
+import json
+import re
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
-def main() -> int:
-    raise SystemExit("not yet")
+from negatoscope import __version__, serve
+from negatoscope.archive.quarantine import Quarantine
+from negatoscope.audit.heads import verify_trail
+from negatoscope.bootstrap import Core, core, database_of
+from negatoscope.db import EmbeddedPostgreSQLError
+from negatoscope.errors import NegatoscopeError, title
+from negatoscope.importing import import_media
+from negatoscope.model.actor import Right, Role
+from negatoscope.model.source import Door, Source
+from negatoscope.settings import Settings, SettingsError, load
+from negatoscope.sharing import COMMAND_LINE
+
+Command = Callable[[argparse.Namespace, Settings], int]
+_DURATION = re.compile(r"([0-9]+)([smhd]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Failure(Exception):
+    """Ends the command with this one line on standard error."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["child"]:
+        return serve.child(given[1], given[2:])
+    options = _parser().parse_args(given)
+    try:
+        return int(options.command(options, _settings(options)))
+    except NegatoscopeError as error:
+        return _fail(f"{title(error)} {error}".strip())
+    except (Failure, SettingsError, EmbeddedPostgreSQLError, OSError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(message: str) -> int:
+    print("negatoscope: " + " ".join(message.split()), file=sys.stderr)
+    return 1
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    given = {name: getattr(options, name, None) for name in ("database", "objects", "http", "dicom", "hl7", "workers")}
+    return load(options.data, given)
+
+
+@contextmanager
+def _core(settings: Settings) -> Iterator[Core]:
+    with database_of(settings) as (url, _), core(settings, url, connections=4) as built:
+        yield built
+
+
+# Commands --------------------------------------------------------------------------------------------
+
+
+def _serve(options: argparse.Namespace, settings: Settings) -> int:
+    return serve.serve(settings)
+
+
+def _demo(options: argparse.Namespace, settings: Settings) -> int:
+    from negatoscope.demonstration import fill
+
+    with _core(settings) as built:
+        fill(built, lambda line: print(line, flush=True))
+    return 0
+
+
+def _establishment_add(options: argparse.Namespace, settings: Settings) -> int:
+    with _core(settings) as built:
+        built.accounts.add_establishment(options.code, options.name, options.oid, options.finess, by=COMMAND_LINE)
+    return 0
+
+
+def _ae_add(options: argparse.Namespace, settings: Settings) -> int:
+    try:
+        rights = frozenset(Right(right.strip()) for right in options.rights.split(","))
+    except ValueError:
+        raise Failure("--rights takes store, query, retrieve, worklist, separated by commas") from None
+    with _core(settings) as built:
+        built.accounts.add_entity(
+            options.title, options.establishment, rights, options.host, options.port, by=COMMAND_LINE
+        )
+    return 0
+
+
+def _user_add(options: argparse.Namespace, settings: Settings) -> int:
+    password = None
+    if options.password_stdin:
+        password = sys.stdin.readline().rstrip("\n") if not sys.stdin.isatty() else getpass.getpass("Password: ")
+    with _core(settings) as built:
+        built.accounts.add_user(options.name, Role(options.role), options.establishment, password, by=COMMAND_LINE)
+    return 0
+
+
+def _token_create(options: argparse.Namespace, settings: Settings) -> int:
+    with _core(settings) as built:
+        print(built.accounts.create_token(options.user, options.ttl, options.study, by=COMMAND_LINE))
+    return 0
+
+
+def _import(options: argparse.Namespace, settings: Settings) -> int:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    counts = {"stored": 0, "already stored": 0, "quarantined": 0, "skipped": 0, "refused": 0}
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with _core(settings) as built, Progress(*columns, console=console, transient=True) as progress:
+        actor = built.accounts.system_actor(options.establishment)
+        source = Source(
+            actor.actor_id,
+            actor.establishment_id,
+            actor.establishment_code,
+            actor.authority_oid,
+            actor.name,
+            "",
+            Door.IMPORT,
+        )
+        bar = progress.add_task("import", total=None)
+        for imported in import_media(options.path, built.store, source):
+            if imported.result is not None:
+                name = {"created": "stored"}.get(imported.result.outcome, imported.result.outcome.replace("-", " "))
+            else:
+                name = "refused" if imported.refused else "skipped"
+            counts[name] += 1
+            progress.update(bar, advance=1)
+            if imported.reason:
+                print(f"{imported.path}: {name}: {imported.reason}")
+    print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    return 1 if counts["refused"] else 0
+
+
+def _quarantine_list(options: argparse.Namespace, settings: Settings) -> int:
+    with _core(settings) as built:
+        quarantine = Quarantine(built.database, built.containers, built.trail)
+        after = 0
+        while page := quarantine.listed(None, resolved=options.all, after=after):
+            for row in page:
+                print(
+                    json.dumps(
+                        {
+                            "id": row.quarantine_id,
+                            "sop_instance_uid": row.sop_instance_uid,
+                            "study_instance_uid": row.study_uid,
+                            "patient_id": row.patient_identifier,
+                            "reason": row.reason,
+                            "sha256": row.sha256,
+                            "received_at": row.received_at.isoformat(),
+                        }
+                    )
+                )
+            after = page[-1].quarantine_id
+    return 0
+
+
+def _quarantine_get(options: argparse.Namespace, settings: Settings) -> int:
+    with _core(settings) as built:
+        quarantine = Quarantine(built.database, built.containers, built.trail)
+        row = quarantine.get(None, options.id)
+        partial = options.out.with_name(f".{options.out.name}.{uuid.uuid4().hex}")
+        try:
+            with partial.open("xb") as file:
+                for block in quarantine.part10(row, COMMAND_LINE, "cli"):
+                    file.write(block)
+            partial.replace(options.out)
+        finally:
+            partial.unlink(missing_ok=True)
+    return 0
+
+
+def _verify_audit(options: argparse.Namespace, settings: Settings) -> int:
+    with _core(settings) as built:
+        verification = verify_trail(built.database, settings.data)
+    if verification.finding is not None:
+        raise Failure(f"the audit trail was altered: {verification.finding}")
+    print(f"{verification.head.sequence} audit events verified")
+    return 0
+
+
+# Grammar ---------------------------------------------------------------------------------------------
+
+
+def _duration(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError("a duration is a number and s, m, h or d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as every other failure."""
+        print(f"negatoscope: {message}. Help: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder of everything")
+    shared.add_argument("--database", metavar="URL", help="PostgreSQL to use instead of the embedded one")
+    parser = _Parser(prog="negatoscope", description="The shared PACS of a territory.")
+    parser.add_argument("--version", action="version", version=f"negatoscope {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def add(words: str, command: Command, text: str, into: Any = commands) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = into.add_parser(words, parents=[shared], help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    def group(word: str, text: str) -> Any:
+        return commands.add_parser(word, help=text).add_subparsers(
+            required=True, metavar="ACTION", parser_class=_Parser
+        )
+
+    sub = add("serve", _serve, "serve DICOM and HTTP until SIGTERM")
+    sub.add_argument("--http", metavar="HOST:PORT")
+    sub.add_argument("--dicom", metavar="HOST:PORT")
+    sub.add_argument("--hl7", metavar="HOST:PORT")
+    sub.add_argument("--objects", metavar="URL")
+    sub.add_argument("--workers", type=int, metavar="N", help="HTTP processes")
+
+    add("demo", _demo, "load demonstration establishments, people and real images")
+
+    sub = add("add", _establishment_add, "add an establishment", group("establishment", "establishments"))
+    sub.add_argument("code")
+    sub.add_argument("--name", required=True)
+    sub.add_argument("--oid", required=True, help="assigning authority of its patient identifiers")
+    sub.add_argument("--finess")
+
+    sub = add("add", _ae_add, "add an application entity", group("ae", "application entities"))
+    sub.add_argument("title")
+    sub.add_argument("--establishment", required=True, metavar="CODE")
+    sub.add_argument("--host", help="the only address it may call from; without it any address")
+    sub.add_argument("--port", type=int, help="where it listens, as a move destination")
+    sub.add_argument("--rights", default="store,query,retrieve,worklist")
+
+    sub = add("add", _user_add, "add a user", group("user", "users"))
+    sub.add_argument("name")
+    sub.add_argument("--role", required=True, choices=[role.value for role in Role])
+    sub.add_argument("--establishment", required=True, metavar="CODE")
+    sub.add_argument("--password-stdin", action="store_true", help="read a password; without one: tokens only")
+
+    sub = add("create", _token_create, "print a bearer token", group("token", "tokens"))
+    sub.add_argument("--user", required=True, metavar="NAME")
+    sub.add_argument("--ttl", type=_duration, default=3600.0, help="time to live, as 30m, 1h, 7d")
+    sub.add_argument("--study", metavar="UID", help="the only study it opens")
+
+    sub = add("import", _import, "import a folder, a ZIP or a disc")
+    sub.add_argument("path", type=Path)
+    sub.add_argument("--establishment", required=True, metavar="CODE")
+
+    actions = group("quarantine", "objects kept aside")
+    sub = add("list", _quarantine_list, "one JSON object a line", actions)
+    sub.add_argument("--all", action="store_true", help="resolved ones too")
+    sub = add("get", _quarantine_get, "write one to a file", actions)
+    sub.add_argument("id", type=int)
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE")
+
+    add("verify-audit", _verify_audit, "verify the chain of the audit trail")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

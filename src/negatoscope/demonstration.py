@@ -1,0 +1,51 @@
+"""``negatoscope demo``: a folder with invented establishments, people and real or drawn images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from negatoscope import demo
+from negatoscope.bootstrap import Core
+from negatoscope.errors import Conflict
+from negatoscope.model.source import Door, Source
+from negatoscope.sharing import COMMAND_LINE
+
+
+def fill(built: Core, say: Callable[[str], None]) -> None:
+    """Make ``built``'s folder a demonstration. Doing it twice adds nothing the second time."""
+    accounts = built.accounts
+    accounts.mark_demonstration()
+    for establishment in demo.ESTABLISHMENTS:
+        with suppress(Conflict):  # there already
+            accounts.add_establishment(
+                establishment.code, establishment.name, establishment.oid, establishment.finess, by=COMMAND_LINE
+            )
+    for user in demo.USERS:
+        with suppress(Conflict):
+            accounts.add_user(
+                user.login,
+                user.role,
+                user.establishment_code,
+                by=COMMAND_LINE,
+                display_name=user.display_name,
+                demonstration=True,
+            )
+    for entity in demo.APPLICATION_ENTITIES:
+        with suppress(Conflict):
+            accounts.add_entity(entity.title, entity.establishment_code, entity.rights, by=COMMAND_LINE)
+    sources: dict[str, Source] = {}
+
+    def source(code: str) -> Source:
+        if code not in sources:
+            actor = accounts.system_actor(code)
+            sources[code] = Source(
+                actor.actor_id, actor.establishment_id, code, actor.authority_oid, actor.name, "", Door.IMPORT
+            )
+        return sources[code]
+
+    outcomes = demo.load(
+        lambda code: (built.store, source(code)),
+        progress=lambda stored: say(f"{stored} demonstration images") if stored % 100 == 0 else None,
+    )
+    say("demonstration: " + ", ".join(f"{count} {outcome.value}" for outcome, count in outcomes.items()))

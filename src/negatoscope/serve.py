@@ -1,0 +1,169 @@
+"""``negatoscope serve`` and the processes below it.
+
+A supervisor, and one process a door, so that what a peer can do to one of them stays there: dicom, http (one
+or more), worker. PostgreSQL is the supervisor's when it is the embedded one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+
+from negatoscope import metrics
+from negatoscope.audit.heads import export_head
+from negatoscope.bootstrap import Core, Folders, child_config, core, database_of, http_app, settings_of
+from negatoscope.model.actor import Actor
+from negatoscope.servers import http
+from negatoscope.servers.dicom import DicomServer
+from negatoscope.servers.supervisor import ChildSpec, Supervisor, listener_of
+from negatoscope.servers.worker import Duty, Worker
+from negatoscope.settings import Settings, SettingsError
+from negatoscope.wire.dul.items import UserIdentity
+
+log = logging.getLogger(__name__)
+
+READY_S = 60.0  # how long the start may take before the addresses are printed anyway
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT."""
+    configure_logging(settings.log_level, "supervisor")
+    http_at, dicom_at = address(settings.http, "http"), address(settings.dicom, "dicom")
+    # A signal that comes while things start must end them in order too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    listener = http.listen(*http_at)
+    with database_of(settings, own=True) as (url, embedded):
+        metrics.clear(Folders.of(settings).metrics)
+        with core(settings, url, connections=2) as built:
+            built.recover()
+        config = child_config(settings, url)
+        specs = [
+            ChildSpec("dicom", "dicom", config),
+            *(ChildSpec(f"http-{n}", "http", config, listener) for n in range(max(1, settings.workers))),
+            ChildSpec("worker", "worker", config),
+        ]
+
+        def announce() -> None:
+            base = f"http://{http_at[0]}:{http_at[1]}"
+            if _wait_ready(f"{base}/health/ready"):
+                print(f"Négatoscope is ready: {base}/", flush=True)
+                print(f"DICOM: {settings.title} at {dicom_at[0]}:{dicom_at[1]}; DICOMweb: {base}/dicom-web", flush=True)
+            else:
+                print("Négatoscope is not ready yet; see the log", file=sys.stderr, flush=True)
+
+        Supervisor(specs, embedded).run(lambda: threading.Thread(target=announce, daemon=True).start())
+    return 0
+
+
+def child(kind: str, arguments: Sequence[str]) -> int:
+    """One process of the supervisor: its settings come on standard input."""
+    config = json.load(sys.stdin)
+    settings = settings_of(config)
+    configure_logging(settings.log_level, kind)
+    with core(settings, config["url"], shared_metrics=True) as built:
+        built.recover()  # of whoever held this place before us
+        if kind == "dicom":
+            _dicom(built)
+        elif kind == "http":
+            app = http_app(built)
+            http.serve(app, listener_of(arguments[0]), trusted_proxies=settings.trusted_proxies)
+        elif kind == "worker":
+            _worker(built)
+        else:
+            raise ValueError(f"no such child: {kind}")
+    return 0
+
+
+def _dicom(built: Core) -> None:
+    settings = built.settings
+
+    def authenticate(calling: str, called: str, peer: str, identity: UserIdentity | None) -> Actor | None:
+        return built.accounts.actor_of_title(calling, peer, called)
+
+    server = DicomServer(
+        address(settings.dicom, "dicom"), settings.title, built.store, authenticate, built.limits, built.metrics.count
+    )
+    stopped = _stop_signal()
+    server.start()
+    while not stopped.wait(0.5):
+        if not server.alive:
+            log.critical("dicom_door_died")
+            os._exit(72)
+    server.stop()
+
+
+def _worker(built: Core) -> None:
+    settings, packer = built.settings, built.packer()
+    built.packs.sweep()
+
+    def pack() -> bool:
+        found = packer.quiet_series(settings.quiet_s, most=16)
+        return bool(found) and sum(packer.pack(series_id) for series_id in found) > 0
+
+    def heads() -> bool:
+        export_head(built.database, settings.data)
+        return False
+
+    def forget() -> bool:
+        built.accounts.forget_old()
+        built.logins.forget_old()
+        return False
+
+    worker = Worker(
+        [
+            Duty("pack", min(2.0, max(0.1, settings.quiet_s / 2)), pack),
+            Duty("audit-head", 60.0, heads),
+            Duty("forget-old", 3600.0, forget),
+        ],
+        time.monotonic,
+    )
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, lambda *_: worker.stop())
+    worker.run()
+
+
+def _stop_signal() -> threading.Event:
+    stopped = threading.Event()
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, lambda *_: stopped.set())
+    return stopped
+
+
+def address(text: str, name: str) -> tuple[str, int]:
+    """``host:port`` taken apart. Raises SettingsError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise SettingsError(f"{name}: host:port, not {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def _wait_ready(url: str) -> bool:
+    until = time.monotonic() + READY_S
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own address
+                if answer.status == 200:
+                    return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    return False
+
+
+def configure_logging(level: str, process: str) -> None:
+    """One line an event on standard error: time, level, process, message. Ids, never names."""
+    logging.basicConfig(
+        level=level.upper(),
+        stream=sys.stderr,
+        format=f"%(asctime)s %(levelname)s {process} %(name)s %(message)s",
+        force=True,
+    )
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # it repeats what we answer with Unavailable
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote values of the data set
