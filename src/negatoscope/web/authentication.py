@@ -74,6 +74,16 @@ class Authentication:
             raise Unauthenticated("a valid token or session is needed")
         return actor
 
+    def caller_of(self, request: HTTPConnection) -> Actor:
+        """Who calls a program's address (DICOMweb, API): :meth:`check_csrf` and :meth:`actor_of` in one.
+
+        Raises:
+            Unauthenticated, Forbidden.
+        """
+        actor = self.actor_of(request)
+        self.check_csrf(request)
+        return actor
+
     def visitor_of(self, request: HTTPConnection) -> Actor | None:
         """As :meth:`actor_of`, for pages that strangers may see: ``None`` instead of an error."""
         secret = self._secret(request)
@@ -197,6 +207,11 @@ def _of(request: HTTPConnection) -> Authentication:
 def actor_of(request: HTTPConnection) -> Actor:
     """See :meth:`Authentication.actor_of`."""
     return _of(request).actor_of(request)
+
+
+def caller_of(request: HTTPConnection) -> Actor:
+    """See :meth:`Authentication.caller_of`."""
+    return _of(request).caller_of(request)
 
 
 def visitor_of(request: HTTPConnection) -> Actor | None:
