@@ -30,7 +30,7 @@ def main() -> int:
         except (subprocess.CalledProcessError, SystemExit):
             print("Python's venv module is incomplete. Cure: sudo apt-get install python3-venv", file=sys.stderr)
             return 1
-    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--quiet"]  # errors only
     print("installing the locked packages (hashes checked)", flush=True)
     for step in (
         ["--require-hashes", "-r", "requirements.lock"],

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 PREFIX = "NEGATOSCOPE_"
+NOT_SETTINGS = {"NEGATOSCOPE_CACHE", "NEGATOSCOPE_CORPUS"}  # of the tools and the tests, not of a server
 
 
 class SettingsError(Exception):
@@ -73,7 +74,7 @@ def load(data: Path, given: Mapping[str, Any], environment: Mapping[str, str] | 
             raise SettingsError(f"{file}: unknown setting {unknown[0]}")
         values |= from_file
     for variable, text in environment.items():
-        if variable.startswith(PREFIX):
+        if variable.startswith(PREFIX) and variable not in NOT_SETTINGS:
             name = variable[len(PREFIX) :].lower()
             if name not in names:
                 raise SettingsError(f"unknown setting {variable}")
