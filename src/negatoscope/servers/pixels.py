@@ -27,11 +27,10 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from negatoscope import errors
 from negatoscope.dicom.limits import DEFAULT_LIMITS
 from negatoscope.dicom.pixels.header import Buffer
 from negatoscope.dicom.pixels.render import RenderOptions
-from negatoscope.errors import NegatoscopeError, PixelsUnreadable, Unavailable
+from negatoscope.errors import WIRE_FORMS, NegatoscopeError, PixelsUnreadable, Unavailable
 from negatoscope.servers.pixel_protocol import Closed, Header, receive, send
 
 log = logging.getLogger(__name__)
@@ -40,6 +39,7 @@ _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_
 _START_S = 30.0  # a child that is not ready by then never will be
 _RETRY_S = 1.0  # between attempts to start one
 _PIECE = 1 << 20
+_KINDS = {kind.__name__: kind for kind in WIRE_FORMS}
 _WAITING_PER_CHILD = 32  # jobs that may queue for each child; more are refused at once
 
 
@@ -312,11 +312,8 @@ def _sealed(data: Buffer) -> int:
 
 def _error(answer: Header) -> NegatoscopeError:
     """The error a child named; only ours are believed."""
-    message = str(answer.get("message", ""))[:300]
-    kind: object = getattr(errors, str(answer["error"]), None)
-    if isinstance(kind, type) and issubclass(kind, NegatoscopeError):
-        return kind(message)
-    return PixelsUnreadable(message)
+    kind = _KINDS.get(str(answer["error"]), PixelsUnreadable)
+    return kind(str(answer.get("message", ""))[:300])
 
 
 def _array(described: bytes, raw: bytes) -> NDArray[Any]:

@@ -93,6 +93,14 @@ def after_fragments(data: Buffer, description: PixelDescription, limits: Limits 
     return _fragments(memoryview(data).cast("B"), description.pixels.offset, limits)[3]
 
 
+def all_fragments(data: Buffer, description: PixelDescription, limits: Limits = DEFAULT_LIMITS) -> Fragments:
+    """Every fragment whatever frame it belongs to: a video. Errors as :func:`frame_locations`."""
+    if not description.encapsulated:
+        raise PixelsUnreadable("pixel data that are not encapsulated")
+    _, offsets, lengths, _ = _fragments(memoryview(data).cast("B"), description.pixels.offset, limits)
+    return tuple(zip(offsets, lengths, strict=True))
+
+
 def frame_bytes(data: Buffer, fragments: Fragments) -> Buffer:
     """The bytes of one frame; joined only when there is more than one fragment."""
     view = memoryview(data).cast("B")

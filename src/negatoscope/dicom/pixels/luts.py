@@ -140,7 +140,8 @@ def _segment(words: list[int], position: int, values: list[int]) -> int:
         raise PixelsUnreadable(f"palette segment of type {kind}")
     last = words[position + 2]
     before = values[-1] if values else 0
-    values += [int(v) for v in np.rint(before + (last - before) * np.arange(1, length + 1) / max(length, 1))]
+    rise = last - before  # rounded to the nearest, in whole numbers
+    values += [before + (2 * rise * step + length) // (2 * length) for step in range(1, length + 1)]
     return position + 3
 
 
