@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import orjson
 
-from negatoscope.dicom.levels import STUDY_LEVEL
 from negatoscope.dicom.tags import vr_of
 from negatoscope.model.stored import InstanceRecord
 
@@ -53,7 +52,6 @@ ONLY_IF_KNOWN = frozenset(
 
 _UTF8: dict[str, Any] = {"vr": "CS", "Value": ["ISO_IR 192"]}
 _ONLINE: dict[str, Any] = {"vr": "CS", "Value": ["ONLINE"]}
-_PATIENT_TAGS = frozenset(tag for tag in STUDY_LEVEL if tag >> 16 == 0x0010)
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
@@ -92,19 +90,16 @@ class Shape:
         return {"00081190": {"vr": "UR", "Value": ["/".join((self.retrieve_prefix, *path))]}}
 
 
-def patient_row(row: Mapping[str, Any], shape: Shape) -> Dataset:
+def full_patient(row: Mapping[str, Any]) -> Dataset:
     """One patient: patient attributes of the newest study, the values of the patient row, and counts."""
     stored: Dataset = orjson.loads(row["attributes"])
-    full = {key: element for key, element in stored.items() if int(key, 16) in _PATIENT_TAGS}
+    full = {key: element for key, element in stored.items() if key.startswith("0010")}
     full.update(patient_values(row))
     full["00080005"] = _UTF8
-    for key, column in (
-        ("00201200", "patient_studies"),
-        ("00201202", "patient_series"),
-        ("00201204", "patient_instances"),
-    ):
-        full[key] = _number(row[column])
-    return shape.pick(full)
+    full["00201200"] = _number(row["patient_studies"])
+    full["00201202"] = _number(row["patient_series"])
+    full["00201204"] = _number(row["patient_instances"])
+    return full
 
 
 def full_study(row: Mapping[str, Any]) -> Dataset:
@@ -121,12 +116,6 @@ def full_study(row: Mapping[str, Any]) -> Dataset:
     return full
 
 
-def study_row(row: Mapping[str, Any], shape: Shape) -> Dataset:
-    full = full_study(row)
-    full.update(shape.retrieve_url("studies", row["study_uid"]))
-    return shape.pick(full)
-
-
 def full_series(row: Mapping[str, Any]) -> Dataset:
     """All that the index knows of a series, its study and its patient."""
     full = full_study(row)
@@ -137,12 +126,6 @@ def full_series(row: Mapping[str, Any]) -> Dataset:
     full["00200011"] = {"vr": "IS"} if row["series_number"] is None else _number(row["series_number"])
     full["00201209"] = _number(row["series_instances"])
     return full
-
-
-def series_row(row: Mapping[str, Any], shape: Shape) -> Dataset:
-    full = full_series(row)
-    full.update(shape.retrieve_url("studies", row["study_uid"], "series", row["series_uid"]))
-    return shape.pick(full)
 
 
 def instance_values(record: InstanceRecord) -> Dataset:
@@ -163,10 +146,17 @@ def instance_values(record: InstanceRecord) -> Dataset:
     return values
 
 
-def instance_row(row: Mapping[str, Any], full: Dataset, sop_instance_uid: str, shape: Shape) -> Dataset:
-    """``full``: series, study and instance attributes together."""
-    url = shape.retrieve_url("studies", row["study_uid"], "series", row["series_uid"], "instances", sop_instance_uid)
-    return shape.pick(full | url)
+def study_url(shape: Shape, row: Mapping[str, Any]) -> Dataset:
+    return shape.retrieve_url("studies", row["study_uid"])
+
+
+def series_url(shape: Shape, row: Mapping[str, Any]) -> Dataset:
+    return shape.retrieve_url("studies", row["study_uid"], "series", row["series_uid"])
+
+
+def instance_url(shape: Shape, row: Mapping[str, Any], full: Dataset) -> Dataset:
+    uid = full["00080018"]["Value"][0]
+    return shape.retrieve_url("studies", row["study_uid"], "series", row["series_uid"], "instances", uid)
 
 
 def patient_values(row: Mapping[str, Any]) -> Dataset:
@@ -183,11 +173,6 @@ def person_name(name: str) -> dict[str, Any]:
     """A PN element; component groups of ``name`` are split by ``=`` (PS3.18 F.2.2)."""
     groups = {key: group for key, group in zip(_GROUPS, name.split("="), strict=False) if group}
     return {"vr": "PN", "Value": [groups]} if groups else {"vr": "PN"}
-
-
-def keys(tags: Iterable[int]) -> list[str]:
-    """Tags as DICOM JSON writes them."""
-    return [f"{tag:08X}" for tag in tags]
 
 
 def _text(vr: str, value: str) -> dict[str, Any]:

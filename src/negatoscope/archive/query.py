@@ -1,0 +1,240 @@
+"""Find patients, studies, series and instances (PS3.4 C.4.1, PS3.18 10.6).
+
+SQL narrows, by index where there is one, always within ``readable_study``; ``dicom.matching`` decides on
+what SQL cannot judge alone. Orders are stable, so pages neither repeat nor skip: patients by name, studies
+by date, the newest first, series and instances by their numbers, each with a unique last key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from negatoscope.archive.catalogue import instances_of
+from negatoscope.archive.lookup import candidate_series
+from negatoscope.archive.ports import Transactions, Unit
+from negatoscope.archive.query_conditions import CATALOGUED, DETAILED, Level, Plan, plan_of
+from negatoscope.archive.query_rows import (
+    ALL,
+    INSTANCE_RETURN,
+    PATIENT_RETURN,
+    SERIES_RETURN,
+    STUDY_RETURN,
+    All,
+    Dataset,
+    Include,
+    Shape,
+    full_patient,
+    full_series,
+    full_study,
+    instance_url,
+    instance_values,
+    series_url,
+    study_url,
+)
+from negatoscope.dicom.limits import DEFAULT_LIMITS
+from negatoscope.dicom.matching import Match, matches
+from negatoscope.model.actor import Scope
+from negatoscope.queries import load_queries
+
+__all__ = [
+    "ALL",
+    "Answers",
+    "Include",
+    "Level",
+    "Query",
+    "find_instances",
+    "find_patients",
+    "find_series",
+    "find_studies",
+]
+
+QUERIES = load_queries("negatoscope.archive", "query.sql")
+Row = Mapping[str, Any]
+Found = tuple[Row, Dataset]  # a row of the index, and all that is known of it
+Details = Callable[[Scope, str, str], Mapping[str, Dataset]]
+_SERIES_AT_ONCE = 32  # series whose instances are read by one statement
+_ROWS_AT_ONCE = 500  # rows fetched at once where Python decides
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked. ``matches`` are all to be fulfilled; keys of levels above are allowed (relational).
+
+    ``include`` adds to what is always answered; ``retrieve_prefix`` (``/dicom-web``) makes Retrieve URLs.
+    """
+
+    study_uid: str | None = None
+    series_uid: str | None = None
+    matches: Mapping[str, Match] = field(default_factory=dict)  # as dicom.matching.parse_identifier gives
+    include: Include = frozenset()
+    fuzzy: bool = False  # each word begins a word of the person's name, in any order
+    limit: int = DEFAULT_LIMITS.query_limit
+    offset: int = 0
+    retrieve_prefix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """``rows`` in the DICOM JSON model; ``more``: there are others after them."""
+
+    rows: list[Dataset]
+    more: bool
+    ignored: frozenset[int] = frozenset()  # keys of which the index knows nothing: they matched everything
+
+
+def find_patients(transactions: Transactions, scope: Scope, query: Query) -> Answers:
+    """Patients with a readable study that matches. Keys of the study level are allowed besides theirs."""
+    plan = plan_of(Level.PATIENT, query.matches, fuzzy=query.fuzzy)
+    shape = Shape.of(PATIENT_RETURN, query.include, None)
+    with transactions.reading(scope) as unit:
+        found = _found(unit, "patients", scope, query, plan, full_patient)
+        return _page(query, plan, found, lambda _, full: shape.pick(full))
+
+
+def find_studies(transactions: Transactions, scope: Scope, query: Query) -> Answers:
+    """Studies that ``scope`` may read, newest first.
+
+    Raises:
+        BadRequest: a key is beyond its limits.
+        Unavailable: the index cannot be reached.
+    """
+    plan = plan_of(Level.STUDY, query.matches, fuzzy=query.fuzzy, study_uid=query.study_uid)
+    shape = Shape.of(STUDY_RETURN, query.include, query.retrieve_prefix)
+    with transactions.reading(scope) as unit:
+        found = _found(unit, "studies", scope, query, plan, full_study)
+        return _page(query, plan, found, lambda row, full: shape.pick(full | study_url(shape, row)))
+
+
+def find_series(transactions: Transactions, scope: Scope, query: Query) -> Answers:
+    """Series by study, then Series Number, then UID. Raises as :func:`find_studies`."""
+    plan = plan_of(
+        Level.SERIES, query.matches, fuzzy=query.fuzzy, study_uid=query.study_uid, series_uid=query.series_uid
+    )
+    shape = Shape.of(SERIES_RETURN, query.include, query.retrieve_prefix)
+    with transactions.reading(scope) as unit:
+        found = _found(unit, "series", scope, query, plan, full_series)
+        return _page(query, plan, found, lambda row, full: shape.pick(full | series_url(shape, row)))
+
+
+def find_instances(transactions: Transactions, scope: Scope, query: Query, details: Details | None = None) -> Answers:
+    """Instances by series, then Instance Number, then UID. Raises as :func:`find_studies`.
+
+    The index knows a few attributes of an instance. ``details(scope, study_uid, series_uid)`` gives all, by
+    SOP Instance UID; it is called for series of a named study when the query needs more.
+    """
+    plan = plan_of(
+        Level.INSTANCE,
+        query.matches,
+        fuzzy=query.fuzzy,
+        study_uid=query.study_uid,
+        series_uid=query.series_uid,
+        detailed=details is not None and query.study_uid is not None,
+    )
+    shape = Shape.of(INSTANCE_RETURN, query.include, query.retrieve_prefix)
+    with transactions.reading(scope) as unit:
+        if plan.sop_instance_uids and query.study_uid is None:
+            _narrow_to_holders(unit, scope, plan)
+        found = _found_instances(unit, scope, query, plan, details)
+        return _page(query, plan, found, lambda row, full: shape.pick(full | instance_url(shape, row, full)))
+
+
+def _page(
+    query: Query, plan: Plan, found: Generator[Found, None, None], answer: Callable[[Row, Dataset], Dataset]
+) -> Answers:
+    """``found`` begins after the offset; one more than the limit tells that there are more."""
+    with closing(found):  # lets go of the cursor under it
+        page = [answer(row, full) for row, full in islice(found, query.limit + 1)]
+    return Answers(page[: query.limit], len(page) > query.limit, frozenset(plan.ignored))
+
+
+def _found(
+    unit: Unit,
+    name: str,
+    scope: Scope,
+    query: Query,
+    plan: Plan,
+    full_of: Callable[[Row], Dataset],
+) -> Generator[Found, None, None]:
+    """Rows of the statement ``name`` with all their attributes, from the offset on."""
+    statement = QUERIES[name].replace("/*:conditions*/", plan.where)
+    parameters = scope.parameters() | plan.parameters
+    if not plan.recheck:
+        page = parameters | {"limit": query.limit + 1, "offset": query.offset}
+        for row in unit.execute(f"{statement}\n{QUERIES['page']}", page).fetchall():
+            yield row, full_of(row)
+        return
+    judged = _judged(unit, statement, parameters, plan, full_of)
+    with closing(judged):
+        yield from islice(judged, query.offset, None)
+
+
+def _judged(
+    unit: Unit,
+    statement: str,
+    parameters: Mapping[str, Any],
+    plan: Plan,
+    full_of: Callable[[Row], Dataset],
+) -> Generator[Found, None, None]:
+    """All rows that fulfil what SQL could not judge, read as they are needed."""
+    for row in _streamed(unit, statement, parameters):
+        full = full_of(row)
+        if all(matches(match, full.get(key)) for key, match in plan.recheck.items()):
+            yield row, full
+
+
+def _streamed(unit: Unit, statement: str, parameters: Mapping[str, Any]) -> Iterator[Row]:
+    """Rows by a cursor in a transaction of its own: one snapshot, and no more of them than are looked at."""
+    with unit.transaction(), unit.cursor(name="answers") as cursor:
+        cursor.itersize = _ROWS_AT_ONCE
+        cursor.execute(statement, parameters)
+        yield from cursor
+
+
+def _found_instances(
+    unit: Unit, scope: Scope, query: Query, plan: Plan, details: Details | None
+) -> Generator[Found, None, None]:
+    """(series row, all attributes) of each instance, from the offset on."""
+    judged = _judged_instances(unit, scope, query, plan, details)
+    with closing(judged):
+        yield from islice(judged, query.offset, None)
+
+
+def _judged_instances(
+    unit: Unit, scope: Scope, query: Query, plan: Plan, details: Details | None
+) -> Generator[Found, None, None]:
+    statement = QUERIES["series"].replace("/*:conditions*/", plan.where)
+    if query.study_uid is None or not _wants_details(query, plan):
+        details = None
+    series = _judged(unit, statement, scope.parameters() | plan.parameters, plan, full_series)
+    with closing(series):
+        while some := list(islice(series, _SERIES_AT_ONCE)):
+            held = instances_of(unit, [row["series_id"] for row, _ in some])
+            for row, full in some:
+                known = details(scope, row["study_uid"], row["series_uid"]) if details else {}
+                for record in held[row["series_id"]]:
+                    values = known.get(record.sop_instance_uid, {}) | instance_values(record)
+                    if all(matches(match, values.get(key)) for key, match in plan.instance.items()):
+                        yield row, full | values
+
+
+def _wants_details(query: Query, plan: Plan) -> bool:
+    if isinstance(query.include, All) or not CATALOGUED.issuperset(plan.instance):
+        return True
+    return any(f"{tag:08X}" in DETAILED for tag in query.include)
+
+
+def _narrow_to_holders(unit: Unit, scope: Scope, plan: Plan) -> None:
+    """Only series that may hold one of the SOP Instance UIDs: by the lookup when closed, by row when open."""
+    establishment_id = scope.actor.establishment_id
+    uids = plan.sop_instance_uids
+    holders = {
+        row["series_id"]
+        for row in unit.execute(QUERIES["open_series_of"], {"establishment_id": establishment_id, "uids": uids})
+    }
+    for uid in uids:
+        holders.update(candidate_series(unit, establishment_id, uid))
+    plan.only_series(sorted(holders))
