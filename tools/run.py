@@ -21,23 +21,34 @@ MARK = ".demonstration"  # in the data folder, once it is filled; filling twice 
 PATIENCE_S = 8.0  # for the filling to end after SIGTERM, before it is killed
 
 
+class Stopped(Exception):
+    """A signal asked for the end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped(number)
+
+
 def fill(data: Path) -> int:
     """Run ``negatoscope demo`` once for this folder; its exit code. SIGTERM is passed on to it."""
     if (data / MARK).exists():
         return 0
     print(f"filling {data} with the demonstration, once", flush=True)
     filling = subprocess.Popen([str(NEGATOSCOPE), "demo", "--data", str(data)])
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        filling.send_signal(number)
+    previous = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        code = filling.wait()
+    except Stopped as stopped:
+        filling.send_signal(stopped.number)
         try:
             filling.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             filling.kill()
-        sys.exit(128 + number)
-
-    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    code = filling.wait()
+        return 128 + stopped.number
     for number, handler in previous.items():
         signal.signal(number, handler)
     if code == 0:
