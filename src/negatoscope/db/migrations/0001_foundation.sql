@@ -298,22 +298,30 @@ AS $$
       AND ($3 IS NULL OR study.study_uid = $3)
 $$;
 
--- Second wall: a connection sees the establishments named in its setting, '*' for our own jobs.
-CREATE FUNCTION visible_establishment(establishment_id int) RETURNS boolean
+-- Second wall: a connection sees the establishments named in its setting, '*' for our own jobs. The policies
+-- call these in a sub-select, so that they are computed once a statement and not once a row.
+CREATE FUNCTION sees_all_establishments() RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT current_setting('negatoscope.establishments', true) = '*' $$;
+CREATE FUNCTION visible_establishments() RETURNS int[]
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-    SELECT current_setting('negatoscope.establishments', true) = '*'
-        OR establishment_id::text = ANY (string_to_array(current_setting('negatoscope.establishments', true), ','))
+    SELECT CASE current_setting('negatoscope.establishments', true) WHEN '*' THEN NULL
+        ELSE string_to_array(current_setting('negatoscope.establishments', true), ',')::int[] END
 $$;
 
 ALTER TABLE study ENABLE ROW LEVEL SECURITY;
 ALTER TABLE series ENABLE ROW LEVEL SECURITY;
 ALTER TABLE instance ENABLE ROW LEVEL SECURITY;
 ALTER TABLE quarantine ENABLE ROW LEVEL SECURITY;
-CREATE POLICY establishment_wall ON study USING (visible_establishment(establishment_id));
-CREATE POLICY establishment_wall ON series USING (visible_establishment(establishment_id));
-CREATE POLICY establishment_wall ON instance USING (visible_establishment(establishment_id));
-CREATE POLICY establishment_wall ON quarantine USING (visible_establishment(establishment_id));
+CREATE POLICY establishment_wall ON study
+    USING ((SELECT sees_all_establishments()) OR establishment_id = ANY ((SELECT visible_establishments())::int[]));
+CREATE POLICY establishment_wall ON series
+    USING ((SELECT sees_all_establishments()) OR establishment_id = ANY ((SELECT visible_establishments())::int[]));
+CREATE POLICY establishment_wall ON instance
+    USING ((SELECT sees_all_establishments()) OR establishment_id = ANY ((SELECT visible_establishments())::int[]));
+CREATE POLICY establishment_wall ON quarantine
+    USING ((SELECT sees_all_establishments()) OR establishment_id = ANY ((SELECT visible_establishments())::int[]));
 
 GRANT USAGE ON SCHEMA public TO negatoscope_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO negatoscope_app;
