@@ -87,20 +87,21 @@ def scan(data: Buffer, transfer_syntax_uid: str, limits: Limits = DEFAULT_LIMITS
         InvalidObject and its other kinds: as ``walk``.
     """
     data, syntax = inflated(data, transfer_syntax_uid, limits)
-    return _Reader(data, syntax, _find(data, syntax, limits), limits).scanned()
+    return _Reader(data, syntax, find(data, syntax, limits), limits).scanned()
 
 
-def _find(data: Buffer, syntax: TransferSyntax, limits: Limits) -> Found:
+def find(data: Buffer, syntax: TransferSyntax, limits: Limits) -> Found:
+    """Where the top-level elements that a scan reads lie. Raises as ``walk``."""
     if syntax.little_endian:
         try:
             return find_fast(data, syntax.explicit, _FAST_WANTED, limits)
         except Unusual:
             pass
-    return _walked(data, syntax, limits)
+    return find_by_walk(data, syntax, _WANTED, limits)
 
 
-def _walked(data: Buffer, syntax: TransferSyntax, limits: Limits) -> Found:
-    """By the general walk: any data set."""
+def find_by_walk(data: Buffer, syntax: TransferSyntax, wanted: frozenset[int], limits: Limits) -> Found:
+    """The same as ``find_fast``, of any data set that is not deflated."""
     found: Found = {}
     sequence: tuple[int, int] | None = None  # tag and start of a wanted sequence whose end is not known yet
     for tag, vr, offset, length, depth, end, _explicit, little_endian, start in walk(data, syntax, limits):
@@ -109,7 +110,7 @@ def _walked(data: Buffer, syntax: TransferSyntax, limits: Limits) -> Found:
         if sequence:
             found.setdefault(sequence[0], ("SQ", sequence[1], start - sequence[1], True))
             sequence = None
-        if tag not in _WANTED:
+        if tag not in wanted:
             continue
         if vr == "SQ":
             sequence = (tag, start)
