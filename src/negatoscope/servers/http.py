@@ -241,7 +241,6 @@ def serve(
     listener: socket.socket,
     *,
     bounds: Bounds = DEFAULT_BOUNDS,
-    trusted_proxies: str = "",
     started: Callable[[Callable[[], None]], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let requests under way end for ``bounds.stop_s``.
@@ -260,8 +259,7 @@ def serve(
         log_level=logging.WARNING,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(trusted_proxies),
-        forwarded_allow_ips=trusted_proxies or None,
+        proxy_headers=False,  # web.authentication judges who may say for whom it speaks
         timeout_keep_alive=int(bounds.keep_alive_s),
         timeout_graceful_shutdown=max(1, int(bounds.stop_s)),
     )

@@ -30,7 +30,7 @@ from negatoscope.errors import (
     wire_form,
 )
 from negatoscope.metrics import Metrics
-from negatoscope.web import health, problem
+from negatoscope.web import health, problem, wado, wado_uri
 from negatoscope.web.sending import CONNECTION
 from negatoscope.web.services import Services
 
@@ -58,12 +58,19 @@ DEFAULT_HEADERS = {
 
 def build_app(services: Services, more: Sequence[BaseRoute] = (), *, error_page: ErrorPage | None = None) -> Starlette:
     """The application. ``more``: pages, viewer, search, made by their own factories."""
-    routes: list[BaseRoute] = [*health.health_routes(services), *more]
-    return Starlette(
+    routes: list[BaseRoute] = [
+        *wado.wado_routes(services),
+        *wado_uri.wado_uri_routes(services),
+        *health.health_routes(services),
+        *more,
+    ]
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, services.metrics, services.limits.json_body, error_page)],
         exception_handlers={HTTPException: _routing_error},
     )
+    app.state.authentication = services.authentication
+    return app
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:

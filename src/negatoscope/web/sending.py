@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
@@ -65,7 +65,8 @@ class Span:
     study_uid: str = ""
 
 
-Piece = bytes | Span
+Data = bytes | memoryview
+Piece = Data | Span
 ReadSpan = Callable[[Span], bytes]
 
 
@@ -85,9 +86,10 @@ class Body:
     def position(self) -> tuple[int, int]:
         return self._index, self._offset
 
-    def read(self, budget: int) -> list[bytes]:
+    def read(self, budget: int) -> list[Data]:
         """The next pieces, about ``budget`` bytes of them; empty at the end. Raises CorruptObject."""
-        out: list[bytes] = []
+        out: list[Data] = []
+        data: Data
         while budget > 0 and self._index < len(self.pieces):
             piece = self.pieces[self._index]
             if isinstance(piece, Span):
@@ -130,7 +132,7 @@ class VerifiedResponse:
     def __init__(
         self,
         body: Body,
-        first: list[bytes],
+        first: list[Data],
         executor: Executor,
         *,
         status: int = 200,
@@ -153,11 +155,34 @@ class VerifiedResponse:
         self._sent(self._body.length)
 
 
+class GeneratedResponse:
+    """An ASGI response whose length is not known before: an archive file, transcoded objects.
+
+    The first chunk has been made already, so that what fails at once is still an answer of its own.
+    """
+
+    def __init__(self, first: bytes, rest: Iterator[bytes], executor: Executor, *, headers: Mapping[str, str]) -> None:
+        self._first, self._rest, self._executor = first, rest, executor
+        self.status_code = 200
+        self._headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self._headers})
+        connection: Connection | None = (scope.get("extensions") or {}).get(CONNECTION)
+        chunk: bytes | None = b"" if scope["method"] == "HEAD" else self._first
+        loop = asyncio.get_running_loop()
+        while chunk and not (connection is not None and connection.gone):
+            for at in range(0, len(chunk), STEP):
+                await send({"type": "http.response.body", "body": chunk[at : at + STEP], "more_body": True})
+            chunk = await loop.run_in_executor(self._executor, next, self._rest, None)
+        await send({"type": "http.response.body", "body": b""})
+
+
 class _Sending:
     """One body on its way to one connection."""
 
     def __init__(
-        self, body: Body, first: list[bytes], executor: Executor, connection: Connection | None, send: Send
+        self, body: Body, first: list[Data], executor: Executor, connection: Connection | None, send: Send
     ) -> None:
         self._body, self._batch, self._executor = body, first, executor
         self._connection, self._send = connection, send
@@ -189,7 +214,7 @@ class _Sending:
     def _more_than_batch(self) -> bool:
         return self._left > sum(map(len, self._batch))
 
-    def _fetch(self, budget: int) -> asyncio.Future[list[bytes]]:
+    def _fetch(self, budget: int) -> asyncio.Future[list[Data]]:
         return self._loop.run_in_executor(self._executor, self._body.read, budget)
 
     async def _send_batch(self) -> int:

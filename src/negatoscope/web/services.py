@@ -10,13 +10,16 @@ from typing import ParamSpec, TypeVar
 
 from starlette.requests import Request
 
+from negatoscope.archive.frames import FrameTables
 from negatoscope.archive.ports import Receiver, Transactions
 from negatoscope.archive.retrieve import Retrieval
 from negatoscope.audit.trail import Trail
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
 from negatoscope.metrics import Metrics
-from negatoscope.model.actor import Actor
+from negatoscope.model.actor import Right, Scope
 from negatoscope.settings import Settings
+from negatoscope.sharing import policy
+from negatoscope.web.authentication import Authentication
 from negatoscope.web.pixel_work import PixelWork
 
 P = ParamSpec("P")
@@ -29,19 +32,20 @@ DOOR = "dicomweb"  # in audit events and metrics
 class Services:
     """The use cases and the means to run them.
 
-    ``authenticate`` and everything else here blocks: call it on ``executor`` through :meth:`run`.
+    Everything here blocks: call it on ``executor`` through :meth:`run`.
     """
 
     settings: Settings
     database: Transactions
     receiver: Receiver
     retrieval: Retrieval
+    frame_tables: FrameTables
     trail: Trail
     pixels: PixelWork
     metrics: Metrics
     executor: Executor  # short work: locate, read, render
     commits: Executor  # waits for commits of received objects
-    authenticate: Callable[[Request], Actor]  # raises Unauthenticated
+    authentication: Authentication
     limits: Limits = DEFAULT_LIMITS
     ready: Mapping[str, Callable[[], bool]] = field(default_factory=dict)  # checks of /health/ready
 
@@ -50,7 +54,6 @@ class Services:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executor, lambda: function(*args, **kwargs))
 
-
-def address_of(request: Request) -> str:
-    """Network address of the peer, for the audit trail; "" when there is none."""
-    return request.client.host if request.client else ""
+    def scope(self, request: Request, right: Right) -> Scope:
+        """Who asks, within what bounds. Raises Unauthenticated, Forbidden."""
+        return policy.scope(self.authentication.actor_of(request), right)
