@@ -16,7 +16,7 @@ from typing import Any
 from negatoscope.archive.catalogue import instances_of
 from negatoscope.archive.lookup import candidate_series
 from negatoscope.archive.ports import Transactions, Unit
-from negatoscope.archive.query_conditions import CATALOGUED, DETAILED, Level, Plan, plan_of
+from negatoscope.archive.query_conditions import CATALOGUED, DETAILED, SOP_INSTANCE_UID, Level, Plan, plan_of
 from negatoscope.archive.query_rows import (
     ALL,
     INSTANCE_RETURN,
@@ -55,6 +55,7 @@ __all__ = [
 QUERIES = load_queries("negatoscope.archive", "query.sql")
 Row = Mapping[str, Any]
 Found = tuple[Row, Dataset]  # a row of the index, and all that is known of it
+Held = tuple[Row, Dataset, list[Dataset]]  # a series, what is known of it, and of each of its instances
 Details = Callable[[Scope, str, str], Mapping[str, Dataset]]
 _SERIES_AT_ONCE = 32  # series whose instances are read by one statement
 _ROWS_AT_ONCE = 500  # rows fetched at once where Python decides
@@ -126,28 +127,45 @@ def find_instances(transactions: Transactions, scope: Scope, query: Query, detai
     The index knows a few attributes of an instance. ``details(scope, study_uid, series_uid)`` gives all, by
     SOP Instance UID; it is called for series of a named study when the query needs more.
     """
+    detailed = details is not None and query.study_uid is not None
     plan = plan_of(
         Level.INSTANCE,
         query.matches,
         fuzzy=query.fuzzy,
         study_uid=query.study_uid,
         series_uid=query.series_uid,
-        detailed=details is not None and query.study_uid is not None,
+        detailed=detailed,
     )
     shape = Shape.of(INSTANCE_RETURN, query.include, query.retrieve_prefix)
+
+    def page_of(held: Iterator[Held]) -> Answers:
+        found = _judged_instances(held, plan)
+        return _page(query, plan, found, lambda row, full: shape.pick(full | instance_url(shape, row, full)), skip=True)
+
     with transactions.reading(scope) as unit:
         if plan.sop_instance_uids and query.study_uid is None:
             _narrow_to_holders(unit, scope, plan)
-        found = _found_instances(unit, scope, query, plan, details)
-        return _page(query, plan, found, lambda row, full: shape.pick(full | instance_url(shape, row, full)))
+        held = _held(unit, scope, plan)
+        with closing(held):
+            if details is None or not detailed or not _wants_details(query, plan):
+                return page_of(held)
+            series = list(held)
+    # Read without holding a connection, which reading may need itself.
+    return page_of(_detailed(iter(series), scope, query, details))
 
 
 def _page(
-    query: Query, plan: Plan, found: Generator[Found, None, None], answer: Callable[[Row, Dataset], Dataset]
+    query: Query,
+    plan: Plan,
+    found: Generator[Found, None, None],
+    answer: Callable[[Row, Dataset], Dataset],
+    *,
+    skip: bool = False,
 ) -> Answers:
-    """``found`` begins after the offset; one more than the limit tells that there are more."""
+    """``found`` begins after the offset unless ``skip``; one more than the limit tells that there are more."""
+    first = query.offset if skip else 0
     with closing(found):  # lets go of the cursor under it
-        page = [answer(row, full) for row, full in islice(found, query.limit + 1)]
+        page = [answer(row, full) for row, full in islice(found, first, first + query.limit + 1)]
     return Answers(page[: query.limit], len(page) > query.limit, frozenset(plan.ignored))
 
 
@@ -194,31 +212,34 @@ def _streamed(unit: Unit, statement: str, parameters: Mapping[str, Any]) -> Iter
         yield from cursor
 
 
-def _found_instances(
-    unit: Unit, scope: Scope, query: Query, plan: Plan, details: Details | None
-) -> Generator[Found, None, None]:
-    """(series row, all attributes) of each instance, from the offset on."""
-    judged = _judged_instances(unit, scope, query, plan, details)
-    with closing(judged):
-        yield from islice(judged, query.offset, None)
-
-
-def _judged_instances(
-    unit: Unit, scope: Scope, query: Query, plan: Plan, details: Details | None
-) -> Generator[Found, None, None]:
+def _held(unit: Unit, scope: Scope, plan: Plan) -> Generator[Held, None, None]:
+    """The series that match, each with its instances and what is known of them."""
     statement = QUERIES["series"].replace("/*:conditions*/", plan.where)
-    if query.study_uid is None or not _wants_details(query, plan):
-        details = None
     series = _judged(unit, statement, scope.parameters() | plan.parameters, plan, full_series)
     with closing(series):
         while some := list(islice(series, _SERIES_AT_ONCE)):
-            held = instances_of(unit, [row["series_id"] for row, _ in some])
+            records = instances_of(unit, [row["series_id"] for row, _ in some])
             for row, full in some:
-                known = details(scope, row["study_uid"], row["series_uid"]) if details else {}
-                for record in held[row["series_id"]]:
-                    values = known.get(record.sop_instance_uid, {}) | instance_values(record)
-                    if all(matches(match, values.get(key)) for key, match in plan.instance.items()):
-                        yield row, full | values
+                yield row, full, [instance_values(record) for record in records[row["series_id"]]]
+
+
+def _detailed(held: Iterator[Held], scope: Scope, query: Query, details: Details) -> Iterator[Held]:
+    """``held`` with those of the instances' other attributes that the query may be about."""
+    asked = set() if isinstance(query.include, All) else {f"{tag:08X}" for tag in query.include}
+    wanted = DETAILED | asked | query.matches.keys()
+    for row, full, instances in held:
+        known = details(scope, row["study_uid"], row["series_uid"])
+        for values in instances:
+            more = known.get(values[SOP_INSTANCE_UID]["Value"][0], {})
+            values |= {key: element for key, element in more.items() if key in wanted and key not in values}
+        yield row, full, instances
+
+
+def _judged_instances(held: Iterator[Held], plan: Plan) -> Generator[Found, None, None]:
+    for row, full, instances in held:
+        for values in instances:
+            if all(matches(match, values.get(key)) for key, match in plan.instance.items()):
+                yield row, full | values
 
 
 def _wants_details(query: Query, plan: Plan) -> bool:

@@ -111,6 +111,17 @@ def wadl(described: Sequence[Described], base: str) -> bytes:
     return "\n".join([*lines, "</resources>", "</application>", ""]).encode()
 
 
+def document_route(routes: Sequence[BaseRoute], path: str = "/openapi.json") -> Route:
+    """Where the document of ``routes`` is served, to anybody: it holds nothing of anybody."""
+    described = describe([*routes, Route(path, lambda request: Response(), methods=["GET"])])
+    body = orjson.dumps(document(described), option=orjson.OPT_INDENT_2)
+
+    async def openapi(request: Request) -> Response:
+        return Response(body, media_type=JSON)
+
+    return Route(path, openapi, methods=["GET"], name="openapi")
+
+
 def capabilities_routes(
     routes: Sequence[BaseRoute], authenticate: Callable[[Request], object], base: str = "/dicom-web"
 ) -> list[Route]:
