@@ -289,9 +289,21 @@ def test_an_administrator_does_not_become_a_reader_by_a_token(accounts: Accounts
     admin, actor = add(accounts, "admin", Role.ADMIN), add(accounts, "dr")
     with pytest.raises(Forbidden):
         accounts.create_token("dr", 60, by=admin)
-    assert accounts.actor_of_secret(accounts.create_token("dr", 60, by=actor)) is not None
     with pytest.raises(NotFound):
         accounts.create_token("nobody", 60, by=COMMAND_LINE)
+    signed_in = accounts.actor_of_secret(accounts.open_session(actor, 60))
+    assert signed_in is not None
+    token = accounts.create_token("dr", 60, by=signed_in)
+    assert accounts.actor_of_secret(token) is not None
+
+
+def test_a_token_does_not_beget_a_longer_one(accounts: Accounts) -> None:
+    actor = add(accounts, "dr")
+    by_token = accounts.actor_of_secret(accounts.create_token("dr", 60, by=COMMAND_LINE))
+    assert by_token is not None
+    for by in (by_token, actor):
+        with pytest.raises(Forbidden):
+            accounts.create_token("dr", 3600, by=by)
 
 
 def test_what_is_known_needs_no_query_for_two_seconds(

@@ -366,20 +366,23 @@ class Accounts:
         """A bearer token of ``login``, shown this once; with ``only_study_uid`` it sees that study and nothing else.
 
         Raises:
-            Forbidden: neither the user nor the command line. An administrator must not become a reader this way.
+            Forbidden: neither the user, signed in, nor the command line. An administrator must not become a
+                reader this way, and a token must not beget a longer one.
             BadRequest: the time to live or the UID is out of bounds.
             NotFound: no such user, or disabled.
             PreconditionFailed: a demonstration account outside a demonstration folder.
         """
         himself = by.kind is ActorKind.USER and by.name == login and not by.only_study_uid
         if not himself and by.kind is not ActorKind.SYSTEM:
-            raise Forbidden("a token is made by its user or on the command line")
+            raise Forbidden("a token is made by its user, signed in, or on the command line")
         if not 0 < ttl_s <= LONGEST_TTL_S:
             raise BadRequest(f"a token lives up to {LONGEST_TTL_S / 86_400:.0f} days")
         if only_study_uid is not None and not is_valid_uid(only_study_uid):
             raise BadRequest("the study is named by a UID")
         secret = new_secret(SecretKind.TOKEN)
         with self._units.unit(None) as unit:
+            if himself and not _is_session(unit, by.session):
+                raise Forbidden("a token is made by its user, signed in, or on the command line")
             row = _user(unit, login)
             if row["disabled"]:
                 raise NotFound(f"no user {login}")
@@ -489,6 +492,10 @@ def _entity(unit: Unit, actor_id: int, by: Actor) -> DictRow:
     if row is None or mine not in (None, row["establishment_id"]):
         raise NotFound("no such application entity")
     return row
+
+
+def _is_session(unit: Unit, session: str) -> bool:
+    return bool(session and unit.execute(QUERIES["session"], {"credential_id": session}).fetchone())
 
 
 def _is_demonstration(unit: Unit) -> bool:

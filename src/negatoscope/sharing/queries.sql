@@ -105,6 +105,9 @@ FROM credential JOIN actor USING (actor_id) JOIN establishment USING (establishm
 WHERE credential.secret_sha256 = %(secret_sha256)s
   AND credential.revoked_at IS NULL AND credential.expires_at > clock_timestamp() AND actor.disabled_at IS NULL
 
+-- session --
+SELECT 1 AS session FROM credential WHERE credential_id = %(credential_id)s::uuid AND kind = 'session'
+
 -- credentials --
 SELECT credential_id, kind, only_study_uid, created_at, expires_at
 FROM credential

@@ -63,34 +63,33 @@ class Authentication:
         self._proxies = _networks(trusted_proxies)
 
     def actor_of(self, request: HTTPConnection) -> Actor:
-        """Who asks. May ask the database: call it from a thread.
+        """Who asks, and that nobody made their browser ask it. May ask the database: call it from a thread.
 
         Raises:
             Unauthenticated: no credentials, or not good ones (a bad token is not made good by a cookie).
+            Forbidden: an unsafe method with a session cookie that does not come from our own pages.
         """
-        secret = self._secret(request)
-        actor = self._sessions.actor_of_secret(secret) if secret else None
+        actor = self.visitor_of(request)
         if actor is None:
             raise Unauthenticated("a valid token or session is needed")
-        return actor
-
-    def caller_of(self, request: HTTPConnection) -> Actor:
-        """Who calls a program's address (DICOMweb, API): :meth:`check_csrf` and :meth:`actor_of` in one.
-
-        Raises:
-            Unauthenticated, Forbidden.
-        """
-        actor = self.actor_of(request)
         self.check_csrf(request)
         return actor
 
     def visitor_of(self, request: HTTPConnection) -> Actor | None:
-        """As :meth:`actor_of`, for pages that strangers may see: ``None`` instead of an error."""
+        """As :meth:`actor_of`, for pages that strangers may see: ``None`` instead of an error.
+
+        A form's token is in its body, which is not read here: whoever takes a form calls :meth:`check_csrf`.
+        """
         secret = self._secret(request)
         return self._sessions.actor_of_secret(secret) if secret else None
 
     def known_actor_of(self, request: HTTPConnection) -> Actor | None:
-        """Who asks, when it is known without asking the database; else ``None``: use :meth:`actor_of`."""
+        """Who asks, when it is known without asking the database; else ``None``: use :meth:`actor_of`.
+
+        ``None`` for unsafe methods too.
+        """
+        if request.scope.get("method") not in SAFE_METHODS:
+            return None
         secret = self._secret(request)
         return self._sessions.known_actor(secret) if secret else None
 
@@ -207,11 +206,6 @@ def _of(request: HTTPConnection) -> Authentication:
 def actor_of(request: HTTPConnection) -> Actor:
     """See :meth:`Authentication.actor_of`."""
     return _of(request).actor_of(request)
-
-
-def caller_of(request: HTTPConnection) -> Actor:
-    """See :meth:`Authentication.caller_of`."""
-    return _of(request).caller_of(request)
 
 
 def visitor_of(request: HTTPConnection) -> Actor | None:
