@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -33,16 +34,28 @@ def postgresql() -> Iterator[EmbeddedPostgreSQL]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def database_url(postgresql: EmbeddedPostgreSQL) -> Iterator[str]:
-    """A fresh, migrated, empty database; dropped afterwards."""
+@contextmanager
+def fresh_database(postgresql: EmbeddedPostgreSQL) -> Iterator[str]:
+    """A migrated, empty database; dropped afterwards."""
     name = f"test_{next(_numbers)}"
     admin = postgresql.url.replace("/negatoscope?", "/postgres?")
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE negatoscope")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE negatoscope".encode())
     yield postgresql.url.replace("/negatoscope?", f"/{name}?")
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def database_url(postgresql: EmbeddedPostgreSQL) -> Iterator[str]:
+    with fresh_database(postgresql) as url:
+        yield url
+
+
+@pytest.fixture
+def another_database_url(postgresql: EmbeddedPostgreSQL) -> Iterator[str]:
+    with fresh_database(postgresql) as url:
+        yield url
 
 
 @pytest.fixture

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from starlette.applications import Starlette
 
 from negatoscope.archive.commit import Committer
 from negatoscope.archive.packing import Packer
+from negatoscope.archive.rebuild import Rebuilt, rebuild
 from negatoscope.archive.recovery import Recovered, recover
 from negatoscope.archive.retrieve import Flaw, Retrieval
+from negatoscope.archive.scrub import Scrubber
 from negatoscope.archive.segments import create_segment, pack_name, seal_segment
 from negatoscope.archive.store import Store
 from negatoscope.audit.trail import Trail
@@ -28,12 +28,7 @@ from negatoscope.settings import Settings
 from negatoscope.sharing import Accounts, Logins
 from negatoscope.storage.filesystem import Containers
 from negatoscope.storage.packs import Packs
-from negatoscope.storage.segments import Segments, claim
-from negatoscope.web.app import build_app
-from negatoscope.web.authentication import Authentication
-from negatoscope.web.pixel_work import PixelsHere
-from negatoscope.web.services import Services
-from negatoscope.web.viewer import viewer_routes
+from negatoscope.storage.segments import Segments, claim, segment_ids
 
 OWNER_WAIT_S = 60.0  # how long a server waits for a command that is using the data folder
 
@@ -83,6 +78,23 @@ class Core:
 
     def packer(self) -> Packer:
         return Packer(self.database, self.containers, self.packs, syntax="", limits=self.limits)
+
+    def scrubber(self) -> Scrubber:
+        return Scrubber(self.database, self.containers, self.packs, self.containers, self.trail)
+
+    def rebuild(self, progress: Callable[[Rebuilt], None]) -> Rebuilt:
+        """The index again, from the store alone."""
+        folder = self.folders.segments
+        return rebuild(
+            self.database,
+            self.committer,
+            self.containers,
+            self.packs,
+            segment_ids(folder),
+            lambda segment_id: claim(folder, segment_id),
+            progress,
+            self.limits,
+        )
 
 
 def die(error: BaseException) -> None:
@@ -195,31 +207,3 @@ def child_config(settings: Settings, url: str) -> dict[str, Any]:
 def settings_of(config: Mapping[str, Any]) -> Settings:
     fields = dict(config["settings"])
     return Settings(data=Path(fields.pop("data")), **fields)
-
-
-def http_app(built: Core) -> Starlette:
-    """The web application on these use cases."""
-    settings = built.settings
-    authentication = Authentication(
-        built.accounts,
-        secure=settings.secure_cookies,
-        session_s=settings.session_s,
-        trusted_proxies=settings.trusted_proxies,
-    )
-    services = Services(
-        settings=settings,
-        database=built.database,
-        receiver=built.store,
-        retrieval=built.retrieval,
-        trail=built.trail,
-        pixels=PixelsHere(),
-        metrics=built.metrics,
-        executor=ThreadPoolExecutor(16, thread_name_prefix="work"),
-        commits=ThreadPoolExecutor(16, thread_name_prefix="commit"),
-        authenticate=authentication.actor_of,
-        limits=built.limits,
-    )
-    app = build_app(services, [*viewer_routes()])
-    app.state.services = services
-    app.state.authentication = authentication
-    return app

@@ -184,6 +184,48 @@ def _quarantine_get(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+@contextmanager
+def _progress(text: str) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error for work whose end is not known beforehand."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description} {task.completed:.0f}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(text, total=None)
+        yield lambda done: progress.update(bar, completed=done)
+
+
+def _scrub(options: argparse.Namespace, settings: Settings) -> int:
+    with _core(settings) as built, _progress("objects verified") as progress:
+        report = built.scrubber().everything(lambda so_far: progress(so_far.objects))
+    for damage in report.found:
+        print(
+            json.dumps(
+                {
+                    "kind": damage.kind,
+                    "container": damage.container.value,
+                    "container_id": damage.container_id,
+                    "offset": damage.offset,
+                    "sop_instance_uid": damage.sop_instance_uid,
+                    "study_instance_uid": damage.study_uid,
+                }
+            )
+        )
+    print(f"{report.packs} packs, {report.objects} objects, {report.bytes} bytes read; {len(report.found)} damaged")
+    return 1 if report.found else 0
+
+
+def _rebuild_index(options: argparse.Namespace, settings: Settings) -> int:
+    with _core(settings) as built, _progress("packs and records read") as progress:
+        rebuilt = built.rebuild(lambda so_far: progress(so_far.packs + so_far.records))
+    print(
+        f"{rebuilt.series} series of {rebuilt.instances} instances from {rebuilt.packs} packs, "
+        f"{rebuilt.records} objects from segments, {rebuilt.unreadable} unreadable files"
+    )
+    return 1 if rebuilt.unreadable else 0
+
+
 def _verify_audit(options: argparse.Namespace, settings: Settings) -> int:
     with _core(settings) as built:
         verification = verify_trail(built.database, settings.data)
@@ -272,6 +314,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("id", type=int)
     sub.add_argument("--out", type=Path, required=True, metavar="FILE")
 
+    add("scrub", _scrub, "read the whole store and compare it with its checksums")
+    add("rebuild-index", _rebuild_index, "fill an empty index from the store alone")
     add("verify-audit", _verify_audit, "verify the chain of the audit trail")
     return parser
 

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -18,8 +19,9 @@ import urllib.request
 from collections.abc import Sequence
 
 from negatoscope import metrics
+from negatoscope.archive.upkeep import fold_lookups, reclaim_packs, reclaim_segments, sweep_packs
 from negatoscope.audit.heads import export_head
-from negatoscope.bootstrap import Core, Folders, child_config, core, database_of, http_app, settings_of
+from negatoscope.bootstrap import Core, Folders, child_config, core, database_of, settings_of
 from negatoscope.model.actor import Actor
 from negatoscope.servers import http
 from negatoscope.servers.dicom import DicomServer
@@ -30,6 +32,8 @@ from negatoscope.wire.dul.items import UserIdentity
 
 log = logging.getLogger(__name__)
 
+SCRUB_BYTES = 1 << 30  # verified a minute at the most
+SWEEP_AGE_S = 86_400.0  # a pack not in the index after this long never will be
 READY_S = 60.0  # how long the start may take before the addresses are printed anyway
 
 
@@ -73,8 +77,7 @@ def child(kind: str, arguments: Sequence[str]) -> int:
         if kind == "dicom":
             _dicom(built)
         elif kind == "http":
-            app = http_app(built)
-            http.serve(app, listener_of(arguments[0]), trusted_proxies=settings.trusted_proxies)
+            _http(built, listener_of(arguments[0]))
         elif kind == "worker":
             _worker(built)
         else:
@@ -100,6 +103,13 @@ def _dicom(built: Core) -> None:
     server.stop()
 
 
+def _http(built: Core, listener: socket.socket) -> None:
+    from negatoscope.http_app import http_app  # heavy: only this process pays for it
+
+    with http_app(built) as app:
+        http.serve(app, listener)
+
+
 def _worker(built: Core) -> None:
     settings, packer = built.settings, built.packer()
     built.packs.sweep()
@@ -107,6 +117,25 @@ def _worker(built: Core) -> None:
     def pack() -> bool:
         found = packer.quiet_series(settings.quiet_s, most=16)
         return bool(found) and sum(packer.pack(series_id) for series_id in found) > 0
+
+    scrubber = built.scrubber()
+
+    def scrub() -> bool:
+        """A little at a time: the whole store within the interval, without getting in anybody's way."""
+        return bool(scrubber.oldest(settings.scrub_interval_s, SCRUB_BYTES).packs)
+
+    def reclaim() -> bool:
+        grace = settings.retired_grace_s
+        reclaim_segments(built.database, built.containers.delete_segment, grace)
+        reclaim_packs(built.database, built.packs, grace)
+        return False
+
+    def sweep() -> bool:
+        sweep_packs(built.database, built.packs, built.packs.older_than(time.time() - SWEEP_AGE_S))
+        return False
+
+    def fold() -> bool:
+        return fold_lookups(built.database) > 0
 
     def heads() -> bool:
         export_head(built.database, settings.data)
@@ -120,6 +149,10 @@ def _worker(built: Core) -> None:
     worker = Worker(
         [
             Duty("pack", min(2.0, max(0.1, settings.quiet_s / 2)), pack),
+            Duty("reclaim", 30.0, reclaim),
+            Duty("fold-lookups", 30.0, fold),
+            Duty("scrub", 60.0, scrub),
+            Duty("sweep-packs", 86_400.0, sweep),
             Duty("audit-head", 60.0, heads),
             Duty("forget-old", 3600.0, forget),
         ],

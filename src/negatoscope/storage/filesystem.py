@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from negatoscope.archive.ports import RecordHeader
 from negatoscope.errors import CorruptObject
 from negatoscope.model.stored import Container
-from negatoscope.storage.segments import mapped, segment_path
+from negatoscope.storage.segments import mapped, record_header, segment_path
 
 
 class Containers:
@@ -23,6 +24,13 @@ class Containers:
         if container is Container.SEGMENT:
             return segment_path(self._segments, container_id)
         return pack_path(self._packs, self._pack_name(container_id))
+
+    def header(self, segment_id: int, offset: int) -> RecordHeader | None:
+        """The header of the record whose data set is at ``offset``; None when it is not whole."""
+        return record_header(self._segments, segment_id, offset)
+
+    def delete_segment(self, segment_id: int) -> None:
+        segment_path(self._segments, segment_id).unlink(missing_ok=True)
 
     def read(self, container: Container, container_id: int, offset: int, length: int) -> bytes:
         """Exactly ``length`` bytes, unverified. Raises CorruptObject when they are not there."""

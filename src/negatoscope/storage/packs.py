@@ -11,7 +11,7 @@ import hashlib
 import os
 import struct
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from negatoscope.errors import CorruptObject, OutOfResources, Unavailable
@@ -114,6 +114,17 @@ class Packs:
     def names(self) -> Iterator[str]:
         for path in sorted(self.folder.glob("[0-9a-f][0-9a-f]/*.pack")):
             yield path.stem
+
+    def older_than(self, moment: float) -> Callable[[str], bool]:
+        """Whether a pack was written before ``moment``, seconds since the epoch."""
+
+        def check(name: str) -> bool:
+            try:
+                return pack_path(self.folder, name).stat().st_mtime < moment
+            except FileNotFoundError:
+                return False
+
+        return check
 
     def delete(self, name: str) -> None:
         pack_path(self.folder, name).unlink(missing_ok=True)

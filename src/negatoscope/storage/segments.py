@@ -210,13 +210,16 @@ class Segments:
         with self._mutex:
             if self._idle:
                 return self._idle.pop()
-        segment_id = self._create()
-        try:
-            return SegmentWriter(segment_path(self._folder, segment_id), segment_id, self._fatal)
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise OutOfResources("the store is full") from error
-            raise Unavailable("storage failed") from error
+        while True:
+            segment_id = self._create()
+            try:
+                return SegmentWriter(segment_path(self._folder, segment_id), segment_id, self._fatal)
+            except FileExistsError:
+                continue  # of an index that was lost: its bytes stay until they are indexed again
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    raise OutOfResources("the store is full") from error
+                raise Unavailable("storage failed") from error
 
     def _give_back(self, writer: SegmentWriter) -> None:
         if writer.end < self._longest:
@@ -279,19 +282,15 @@ class ClaimedSegment:
         """
         size = os.fstat(self._fd).st_size
         while start + HEADER <= size:
-            head = os.pread(self._fd, HEADER, start)
-            magic, text_length, trailer_length, length, text_crc, trailer_crc = _FIXED.unpack_from(head)
-            text = head[_FIXED.size : _FIXED.size + text_length]
+            head = _read_head(self._fd, start)
             offset = start + HEADER
-            if magic != _MAGIC or len(text) != text_length or crc32c(text) != text_crc:
+            if head is None or offset + head.length + head.trailer_length > size:
                 return
-            if offset + length + trailer_length > size:
+            crcs = os.pread(self._fd, head.trailer_length, offset + head.length)
+            if crc32c(crcs) != head.trailer_crc or not _data_matches(self._fd, offset, head.length, crcs):
                 return
-            crcs = os.pread(self._fd, trailer_length, offset + length)
-            if crc32c(crcs) != trailer_crc or not _data_matches(self._fd, offset, length, crcs):
-                return
-            yield FoundRecord(self._fd, RecordHeader.from_json(orjson.loads(text)), offset, length, crcs)
-            start = offset + length + trailer_length
+            yield FoundRecord(self._fd, head.header, offset, head.length, crcs)
+            start = offset + head.length + head.trailer_length
 
     def cut(self, end: int) -> None:
         """Drop what follows ``end``: a torn tail."""
@@ -329,6 +328,39 @@ def mapped(fd: int, offset: int, length: int) -> Iterator[memoryview]:
         whole[offset - page :] as view,
     ):
         yield view
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    header: RecordHeader
+    length: int  # of the data set
+    trailer_length: int
+    trailer_crc: int
+
+
+def _read_head(fd: int, start: int) -> _Head | None:
+    """The head of the record at ``start``; None when there is no whole one."""
+    raw = os.pread(fd, HEADER, start)
+    if len(raw) < HEADER:
+        return None
+    magic, text_length, trailer_length, length, text_crc, trailer_crc = _FIXED.unpack_from(raw)
+    text = raw[_FIXED.size : _FIXED.size + text_length]
+    if magic != _MAGIC or len(text) != text_length or crc32c(text) != text_crc:
+        return None
+    return _Head(RecordHeader.from_json(orjson.loads(text)), length, trailer_length, trailer_crc)
+
+
+def record_header(folder: Path, segment_id: int, offset: int) -> RecordHeader | None:
+    """The header of the record whose data set is at ``offset``; None when it is not whole."""
+    try:
+        fd = os.open(segment_path(folder, segment_id), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        head = _read_head(fd, offset - HEADER)
+    finally:
+        os.close(fd)
+    return head.header if head else None
 
 
 def _data_matches(fd: int, offset: int, length: int, crcs: bytes) -> bool:

@@ -326,6 +326,7 @@ CREATE POLICY establishment_wall ON quarantine
 GRANT USAGE ON SCHEMA public TO negatoscope_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO negatoscope_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO negatoscope_app;
+GRANT UPDATE ON SEQUENCE segment_segment_id_seq TO negatoscope_app;  -- rebuild-index goes on after the files found
 REVOKE UPDATE, DELETE, TRUNCATE ON audit_event FROM negatoscope_app;
 REVOKE INSERT, DELETE ON audit_head FROM negatoscope_app;
 REVOKE UPDATE, DELETE ON change_feed FROM negatoscope_app;

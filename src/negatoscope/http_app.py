@@ -1,0 +1,64 @@
+"""The web application joined to its use cases: the HTTP half of ``bootstrap``, apart to keep other processes small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+from starlette.applications import Starlette
+
+from negatoscope.archive.frames import FrameTables
+from negatoscope.archive.quarantine import Quarantine
+from negatoscope.bootstrap import Core
+from negatoscope.servers.pixels import PixelPool
+from negatoscope.web.app import build_app
+from negatoscope.web.authentication import Authentication
+from negatoscope.web.pages import PageServices, error_response, language_of, page_routes
+from negatoscope.web.qido import qido_routes
+from negatoscope.web.services import Services
+from negatoscope.web.viewer import viewer_routes
+
+THREADS = 16  # of short work; as many again wait for commits
+
+
+@contextmanager
+def http_app(built: Core) -> Iterator[Starlette]:
+    """The application; its threads and pixel children end on leaving."""
+    settings = built.settings
+    with ExitStack() as stack:
+        authentication = Authentication(
+            built.accounts,
+            secure=settings.secure_cookies,
+            session_s=settings.session_s,
+            trusted_proxies=settings.trusted_proxies,
+        )
+        services = Services(
+            settings=settings,
+            database=built.database,
+            receiver=built.store,
+            retrieval=built.retrieval,
+            frame_tables=FrameTables(built.retrieval, built.limits),
+            trail=built.trail,
+            pixels=stack.enter_context(PixelPool(settings.pixel_children, settings.pixel_memory, settings.pixel_cpu_s)),
+            metrics=built.metrics,
+            executor=stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix="work")),
+            commits=stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix="commit")),
+            authentication=authentication,
+            limits=built.limits,
+        )
+        app = build_app(
+            services,
+            [*qido_routes(services), *page_routes, *viewer_routes(language=language_of)],
+            error_page=error_response,
+        )
+        app.state.pages = PageServices(
+            settings,
+            built.database,
+            built.retrieval,
+            built.trail,
+            built.accounts,
+            built.logins,
+            Quarantine(built.database, built.containers, built.trail),
+        )
+        yield app
