@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from typing import cast
 
 import pytest
 from starlette.applications import Starlette
@@ -12,8 +13,20 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.testclient import TestClient
 
 from negatoscope.errors import NegatoscopeError, Unauthenticated, wire_form
-from negatoscope.web.openapi import capabilities_routes, describe, document, missing, skeleton, wadl
+from negatoscope.web.openapi import (
+    capabilities_routes,
+    describe,
+    document,
+    document_route,
+    missing,
+    skeleton,
+    wadl,
+)
 from negatoscope.web.openapi_table import OPERATIONS
+from negatoscope.web.qido import qido_routes
+from negatoscope.web.services import Services
+from negatoscope.web.wado import wado_routes
+from negatoscope.web.wado_uri import wado_uri_routes
 
 NAMESPACE = "{http://wadl.dev.java.net/2009/02}"
 
@@ -129,6 +142,21 @@ def test_the_routes_keep_their_own_methods(client: TestClient) -> None:
     assert client.get("/dicom-web/studies").json() == []
     assert client.delete("/dicom-web/studies").status_code == 405
     assert client.get("/dicom-web/unknown").status_code == 404
+
+
+def test_the_document_is_served_to_anybody_and_describes_itself() -> None:
+    client = TestClient(Starlette(routes=[*ROUTES, document_route(ROUTES)]))
+    answer = client.get("/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["openapi"] == "3.1.0"
+    assert "/openapi.json" in answer.json()["paths"]
+
+
+def test_no_dicomweb_route_is_without_a_description() -> None:
+    services = cast(Services, None)  # routes are made without asking it anything
+    served = [*qido_routes(services), *wado_routes(services), *wado_uri_routes(services)]
+    assert len(served) > 20
+    assert missing(served) == []
 
 
 def test_wadl_escapes_what_it_is_given() -> None:
