@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from negatoscope.archive.commit import Committer
-from negatoscope.archive.packing import Packer
 from negatoscope.archive.rebuild import Rebuilt, rebuild
 from negatoscope.archive.recovery import Recovered, recover
 from negatoscope.archive.retrieve import Flaw, Retrieval
@@ -29,6 +28,9 @@ from negatoscope.sharing import Accounts, Logins
 from negatoscope.storage.filesystem import Containers
 from negatoscope.storage.packs import Packs
 from negatoscope.storage.segments import Segments, claim, segment_ids
+
+if TYPE_CHECKING:
+    from negatoscope.archive.packing import Packer
 
 OWNER_WAIT_S = 60.0  # how long a server waits for a command that is using the data folder
 
@@ -77,6 +79,8 @@ class Core:
         )
 
     def packer(self) -> Packer:
+        from negatoscope.archive.packing import Packer  # numpy comes with it: only the worker needs that
+
         return Packer(self.database, self.containers, self.packs, syntax="", limits=self.limits)
 
     def scrubber(self) -> Scrubber:

@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from struct import Struct
 
-from pydicom._dicom_dict import DicomDictionary
-
+from negatoscope.dicom.dictionary import ELEMENTS
 from negatoscope.dicom.limits import Limits
 from negatoscope.dicom.tags import (
     BULK_VRS,
@@ -47,7 +46,7 @@ _ITEM = swapped(ITEM)
 _ITEM_END = swapped(ITEM_DELIMITATION)
 _SEQUENCE_END = swapped(SEQUENCE_DELIMITATION)
 _PIXEL_DATA = swapped(PIXEL_DATA)
-_SEQUENCES = frozenset(swapped(tag) for tag in DicomDictionary if vr_of(tag) == "SQ")
+_SEQUENCES = frozenset(swapped(tag) for tag in ELEMENTS if vr_of(tag) == "SQ")
 _SHORT = {vr.encode(): vr for vr in SHORT_VRS}
 _LONG = {vr.encode(): vr for vr in LONG_VRS}
 _UNBOUNDED = frozenset(vr.encode() for vr in BULK_VRS)

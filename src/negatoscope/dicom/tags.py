@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
+from negatoscope.dicom.dictionary import ELEMENTS, REPEATERS
 
 ITEM = 0xFFFEE000
 ITEM_DELIMITATION = 0xFFFEE00D
@@ -59,10 +59,10 @@ BULK_VRS = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "UN", "UT"])
 BINARY_VRS = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "UN"])
 
 _CHOICES = {"OB or OW": "OW", "US or SS": "US", "US or OW": "OW", "US or SS or OW": "OW"}
-_PUBLIC: dict[int, str] = {tag: _CHOICES.get(row[0], row[0]) for tag, row in DicomDictionary.items()}
-PIXEL_VALUED = frozenset(tag for tag, row in DicomDictionary.items() if row[0] == "US or SS")
+_PUBLIC: dict[int, str] = {tag: _CHOICES.get(row[0], row[0]) for tag, row in ELEMENTS.items()}
+PIXEL_VALUED = frozenset(tag for tag, row in ELEMENTS.items() if row[0] == "US or SS")
 _REPEATING: dict[str, dict[int, tuple[str, str]]] = {"50": {}, "60": {}, "7F": {}}
-for _mask, _row in RepeatersDictionary.items():
+for _mask, _row in REPEATERS.items():
     if _mask[2:4] == "xx":  # the other forms (0020,31xx; 0028,04x0; 1000,xxx0) have been retired since 1993
         _REPEATING[_mask[:2]][int(_mask[4:], 16)] = (_CHOICES.get(_row[0], _row[0]), _row[4])
 
@@ -88,7 +88,7 @@ def vr_of(tag: int) -> str:
 
 def keyword_of(tag: int) -> str:
     """The keyword of ``tag``, "" where the dictionary has none."""
-    row = DicomDictionary.get(tag)
+    row = ELEMENTS.get(tag)
     if row:
         return row[4]
     repeating = None if tag & 0x10000 else _repeating(tag)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pydicom._uid_dict import UID_dictionary
+from negatoscope.dicom.dictionary import UIDS
 
 _FORM = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*", re.ASCII)
 LONGEST_UID = 64  # characters
@@ -146,14 +146,14 @@ _NAMELESS = {"1.2.840.10008.5.1.4.1.1.12.77": "Retired Storage", "1.2.840.10008.
 
 STORAGE_CLASSES: dict[str, str] = {
     uid: name.replace(" SOP Class", "") + (" (Retired)" if retired else "")
-    for uid, (name, kind, _info, retired, _keyword) in UID_dictionary.items()
+    for uid, (name, kind, _info, retired, _keyword) in UIDS.items()
     if kind == "SOP Class" and "Storage" in name and uid not in _NOT_KEPT
 } | _NAMELESS
 
 
 def is_storage_class(uid: str) -> bool:
     """Whether objects of SOP class ``uid`` are kept: any well-formed UID not known as something else."""
-    return uid in STORAGE_CLASSES or (uid not in UID_dictionary and is_valid_uid(uid))
+    return uid in STORAGE_CLASSES or (uid not in UIDS and is_valid_uid(uid))
 
 
 def uid_name(uid: str) -> str:
@@ -162,5 +162,5 @@ def uid_name(uid: str) -> str:
         return STORAGE_CLASSES[uid]
     if uid in TRANSFER_SYNTAXES:
         return TRANSFER_SYNTAXES[uid].name
-    entry = UID_dictionary.get(uid)
+    entry = UIDS.get(uid)
     return entry[0] if entry else uid

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom.datadict import tag_for_keyword
-
 from negatoscope.archive.query_rows import ALL, Include
+from negatoscope.dicom.dictionary import TAG_OF_KEYWORD
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
 from negatoscope.dicom.matching import Match, parse_match
 from negatoscope.dicom.tags import vr_of
@@ -93,7 +92,7 @@ def _attribute(name: str) -> int:
         tag = int(name, 16)
         known = vr_of(tag) != "UN" or tag & 0x10000
     else:
-        tag = tag_for_keyword(name) or 0
+        tag = TAG_OF_KEYWORD.get(name) or 0
         known = bool(tag)
     if not known:
         raise BadRequest("a query parameter names no attribute of PS3.6")

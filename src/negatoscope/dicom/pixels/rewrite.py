@@ -12,8 +12,8 @@ from struct import pack
 from typing import NamedTuple
 
 import numpy as np
-from pydicom.datadict import dictionary_VR
 
+from negatoscope.dicom.dictionary import ELEMENTS
 from negatoscope.dicom.limits import Limits
 from negatoscope.dicom.pixels.header import (
     IMPLICIT,
@@ -207,7 +207,5 @@ def swap(piece: bytes | memoryview, width: int) -> bytes | memoryview:
 
 @lru_cache(maxsize=4096)
 def _dictionary_vr(tag: int) -> str:
-    try:
-        return dictionary_VR(tag)
-    except KeyError:
-        return "UN"
+    entry = ELEMENTS.get(tag)
+    return entry[0] if entry else "UN"
