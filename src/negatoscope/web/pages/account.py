@@ -34,7 +34,7 @@ def create_token(request: Request, visit: Visit) -> Response:
         raise BadRequest("no such lifetime")
     secret = pages_of(request).accounts.create_token(me.name, int(days) * DAY_S, by=me)
     ends = datetime.now(UTC) + timedelta(days=int(days))
-    return _account_page(request, visit, token={"text": secret, "expires_at": ends})
+    return _account_page(request, visit, issued={"text": secret, "expires_at": ends})
 
 
 def revoke_credential(request: Request, visit: Visit) -> Response:
@@ -64,9 +64,9 @@ def change_password(request: Request, visit: Visit) -> Response:
 
 
 def _account_page(
-    request: Request, visit: Visit, problem: str = "", status: int = 200, token: dict[str, object] | None = None
+    request: Request, visit: Visit, problem: str = "", status: int = 200, issued: dict[str, object] | None = None
 ) -> Response:
     me = visit.signed_in
     rows = pages_of(request).accounts.credentials(me.name, by=me)
-    context = {"token": token, "credentials": rows, "lifetimes": LIFETIMES, "here": me.session}
+    context = {"issued": issued, "credentials": rows, "lifetimes": LIFETIMES, "here": me.session}
     return page(request, visit, "account.html", context, section="account", status=status, problem=problem)
