@@ -29,6 +29,8 @@ RATIO_COUNTS_FROM = 16 * MIB  # a black image deflates 800:1 in earnest; below t
 ZIP_READ = 4 * KIB  # least read of a ZIP entry
 DICOMDIR_READ = 64 * MIB  # a longer index is not used as a hint
 
+# All that zipfile was seen to raise on archives damaged at random.
+DAMAGE = (zipfile.BadZipFile, OSError, ValueError, OverflowError, RuntimeError, struct.error)
 _DICOMDIR_CLASS = b"\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10"  # Media Storage SOP Class in the file meta
 _ZIP_FILE = b"PK\x03\x04"
 _REFERENCED_FILE = re.compile(  # (0004,1500) Referenced File ID, CS: explicit, implicit, big endian
@@ -242,7 +244,7 @@ def _judge_zip(path: Path, limits: Limits) -> None:
                 skipped = sum(struct.unpack_from("<HHH", header, 28))
                 stream.seek(skipped, os.SEEK_CUR)
                 left -= 46 + skipped
-    except (OSError, struct.error, ValueError) as error:
+    except DAMAGE as error:
         raise BadRequest("the ZIP cannot be read: damaged or cut short") from error
 
 
@@ -278,13 +280,13 @@ def _zip(path: Path, limits: Limits) -> Iterator[_File]:
     """Files of an archive, from its central directory. Names are labels: nothing is extracted to a path."""
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+    except DAMAGE as error:
         raise BadRequest("the ZIP cannot be read: damaged or cut short") from error
     inflated = max(limits.inflate_ratio * path.stat().st_size, RATIO_COUNTS_FROM)
     allowance = _Allowance(inflated + ZIP_READ * len(archive.infolist()))  # each entry's head is read twice
     with archive:
         for info in archive.infolist():
-            if info.is_dir():
+            if info.filename.endswith("/"):  # a folder; is_dir() fails on an empty name
                 continue
             parts = tuple(part for part in info.filename.replace("\\", "/").split("/") if part) or ("?",)
             refused = _refused_in_zip(info, limits)
@@ -310,7 +312,7 @@ def _zip_opener(
             bound = limits.data_set
         try:
             inner = archive.open(info)
-        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, struct.error) as error:
+        except DAMAGE as error:
             raise InvalidObject("damaged in the ZIP") from error
         return io.BufferedReader(_Inflating(inner, bound, allowance), ZIP_READ)
 
@@ -331,7 +333,7 @@ class _Inflating(io.RawIOBase):
             data = self._inner.read(len(buffer))
         except (EOFError, zlib.error) as error:
             raise TruncatedObject("cut short or damaged in the ZIP") from error
-        except (zipfile.BadZipFile, OSError) as error:
+        except DAMAGE as error:
             raise InvalidObject("damaged in the ZIP: its checksum does not match") from error
         self._left -= len(data)
         self._allowance.left -= len(data)

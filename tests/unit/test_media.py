@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pydicom.data
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from negatoscope import media
@@ -353,6 +353,7 @@ def test_damage_is_reported_file_by_file(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 2_000), st.binary(min_size=1, max_size=8))
+@example(415, b"\x00")  # an entry without a name
 def test_a_damaged_archive_raises_only_our_errors(
     tmp_path_factory: pytest.TempPathFactory, at: int, new: bytes
 ) -> None:
