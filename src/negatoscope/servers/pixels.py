@@ -137,7 +137,7 @@ class PixelPool:
         self._idle: list[_Child] = []
         self._existing: set[_Child] = set()
         self._waiting = 0
-        self._closing = False
+        self._closing = threading.Event()
         # Children die with the thread that started them (PR_SET_PDEATHSIG), so one thread starts them all.
         self._starter = threading.Thread(target=self._keep_full, name="pixel-children", daemon=True)
         self._starter.start()
@@ -153,7 +153,7 @@ class PixelPool:
     def close(self) -> None:
         """Kill the children; jobs under way end with ``Unavailable`` or ``PixelsUnreadable``."""
         with self._changed:
-            self._closing = True
+            self._closing.set()
             self._idle.clear()
             leaving = list(self._existing)
             self._existing.clear()
@@ -236,7 +236,7 @@ class PixelPool:
             self._waiting += 1
             try:
                 while True:
-                    if self._closing:
+                    if self._closing.is_set():
                         raise Unavailable("the pixel pool is closing")
                     while self._idle:
                         child = self._idle.pop()
@@ -267,19 +267,19 @@ class PixelPool:
     def _keep_full(self) -> None:
         while True:
             with self._changed:
-                while len(self._existing) >= self._size and not self._closing:
+                while len(self._existing) >= self._size and not self._closing.is_set():
                     self._changed.wait()
-                if self._closing:
+                if self._closing.is_set():
                     return
             try:
                 child = _Child(self._memory, self._cpu_s)
             except (Closed, OSError) as error:
                 log.error("pixel child does not start", extra={"error": type(error).__name__})
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closing, _RETRY_S)
+                    self._changed.wait_for(self._closing.is_set, _RETRY_S)
                 continue
             with self._changed:
-                if self._closing:
+                if self._closing.is_set():
                     child.kill()
                     return
                 self._existing.add(child)

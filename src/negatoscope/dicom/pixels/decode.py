@@ -36,6 +36,8 @@ HTJ2K = frozenset(f"{_BASE}.4.{n}" for n in (201, 202, 203))
 JPEG_XL = frozenset(f"{_BASE}.4.{n}" for n in (110, 111, 112))
 DECODABLE = JPEG | JPEG_LS | JPEG_2000 | HTJ2K | JPEG_XL | {RLE, DEFLATED_FRAME, ENCAPSULATED_PLAIN}
 
+_RLE_HEADER = 64  # bytes
+
 # What C decoders and their wrappers raise for bad input.
 CODEC_FAILURES = (RuntimeError, ValueError, TypeError, OverflowError, MemoryError, IndexError, OSError)
 
@@ -253,6 +255,10 @@ def _rle(data: Buffer, description: PixelDescription) -> Array:
     rows, columns, samples = description.rows, description.columns, description.samples
     if description.bits_allocated == 1:
         raise PixelsUnreadable("RLE of one-bit cells")
+    segments = samples * description.bits_allocated // 8
+    most = _RLE_HEADER + segments * 2 * (rows * columns + rows)  # no encoder doubles what it packs
+    if len(data) > most:
+        raise PixelsUnreadable(f"{len(data)} bytes of RLE for {rows * columns} pixels")
     raw = decode_rle(bytes(data), rows * columns, description.bits_allocated, "<")
     cells = np.frombuffer(raw, f"<u{description.bits_allocated // 8}")
     if samples == 1:

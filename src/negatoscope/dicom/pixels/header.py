@@ -47,6 +47,8 @@ IMPLICIT = Encoding(explicit=False, little=True)
 EXPLICIT = Encoding(explicit=True, little=True)
 BIG = Encoding(explicit=True, little=False)
 
+_SHORT_VRS = frozenset(vr.encode() for vr in ["AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI", "UL", "US"])
+
 _STRUCTS = {order: (Struct(order + "HHL"), Struct(order + "HH2sH"), Struct(order + "L")) for order in "<>"}
 
 
@@ -185,6 +187,8 @@ class Walker:
             if len(stack) > deepest:
                 raise LimitExceeded(f"sequences nested deeper than {self._limits.sequence_depth}")
             in_item, encoding = stack[-1]
+            if in_item:
+                position = self._pass_defined(position, end, encoding)
             tag, length = self.item(position, end, encoding)
             if tag in (ITEM_END, SEQUENCE_END):
                 if (tag == ITEM_END) != in_item:
@@ -203,6 +207,35 @@ class Walker:
                 position = self._enter(stack, position, end, encoding)
             if position > end:
                 raise TruncatedObject("a sequence ends after the data set")
+        return position
+
+    def _pass_defined(self, position: int, end: int, encoding: Encoding) -> int:
+        """Where the first delimiter or undefined length is; :meth:`head` unrolled, as items hold thousands."""
+        plain_header, explicit_header, long_length = (form.unpack_from for form in _STRUCTS[encoding.order])
+        view, left = self.view, self._left
+        while position + 8 <= end:
+            if encoding.explicit:
+                group, _, vr, length = explicit_header(view, position)
+                after = position + 8
+                if group == 0xFFFE or not (vr in _SHORT_VRS or vr in LONG_VRS):
+                    break
+                if vr in LONG_VRS:
+                    if after + 4 > end:
+                        break
+                    (length,) = long_length(view, after)
+                    after += 4
+            else:
+                group, _, length = plain_header(view, position)
+                after = position + 8
+                if group == 0xFFFE:
+                    break
+            if length == UNDEFINED:
+                break
+            left -= 1
+            if left < 0:
+                raise LimitExceeded(f"more than {self._limits.elements} elements outside the pixels")
+            position = after + length
+        self._left = left
         return position
 
     def _enter(self, stack: list[tuple[bool, Encoding]], position: int, end: int, encoding: Encoding) -> int:

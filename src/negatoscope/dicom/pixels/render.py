@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,8 +196,10 @@ def _through(picture: Picture, viewport: Viewport, description: PixelDescription
         min(max(round((right - left) * scale), 1), viewport.columns),
         min(max(round((bottom - top) * aspect * scale), 1), viewport.rows),
     )
-    filtering = Image.Resampling.BILINEAR
-    image = Image.fromarray(picture).resize(size, filtering, (left, top, right, bottom), reducing_gap=2.0)
+    x, y = int(left), int(top)
+    cut = Image.fromarray(picture[y : math.ceil(bottom), x : math.ceil(right)])
+    box = (left - x, top - y, right - x, bottom - y)
+    image = cut.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=2.0)
     if width < 0:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if height < 0:

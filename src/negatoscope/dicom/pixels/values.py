@@ -98,7 +98,7 @@ def _stretched(values: Floats, extent: tuple[float, float]) -> Floats:
     low, high = extent
     if high <= low:
         return np.where(values > low, 255.0, 0.0)
-    return (values - low) * (255.0 / (high - low))
+    return (values - low) * 255.0 / (high - low)
 
 
 def apply_window(values: Floats, window: Window) -> Floats:
