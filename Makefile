@@ -29,7 +29,7 @@ soak: install  ## long reliability runs: kill, fuzz, power loss
 lock:     ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header -q -o requirements.lock
 clean:    ## remove what the other targets made, demonstration data included
-	rm -rf .venv build dist node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis "$(DATA)"
+	rm -rf .venv build dist node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis src/negatoscope/web/static/ohif src/negatoscope/web/static/vendor "$(DATA)"
 
 .venv/.installed: requirements.lock pyproject.toml tools/install.py
 	@$(PYTHON) tools/install.py
