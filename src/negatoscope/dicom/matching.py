@@ -163,8 +163,8 @@ def _is_one_of(match: Match, value: Any) -> bool:
 
 def _same_name(key: str, value: Any) -> bool:
     """A key of one component group may match any group; one of several must match group by group."""
-    names = [fold(group).rstrip("^ ") for group in json_text(value).split("=")]
-    keys = [fold(group).rstrip("^ ") for group in key.split("=")]
+    names = [fold(group).strip().rstrip("^ ") for group in json_text(value).split("=")]
+    keys = [fold(group).strip().rstrip("^ ") for group in key.split("=")]
     if len(keys) == 1:
         return any(wild_card_matches(keys[0], name) for name in names)
     names += [""] * (len(keys) - len(names))

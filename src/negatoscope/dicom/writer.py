@@ -76,9 +76,9 @@ class _Writer:
         return b"".join(parts)
 
     def _element(self, tag: int, key: str, element: Any, depth: int) -> bytes:
-        if not isinstance(element, Mapping) or element.get("vr") not in VRS:
+        vr = element.get("vr") if isinstance(element, Mapping) else None
+        if not isinstance(vr, str) or vr not in VRS:
             raise InvalidObject(f"{key}: no VR, or none that is known")
-        vr: str = element["vr"]
         uri = element.get("BulkDataURI")
         if uri is not None:
             value = self._bulk(str(uri))
@@ -161,6 +161,8 @@ def _text(vr: str, value: Any) -> str:
     if vr == "PN":
         if isinstance(value, str):
             return value
+        if not isinstance(value, Mapping):
+            raise TypeError
         groups = [str(value.get(name) or "") for name in ("Alphabetic", "Ideographic", "Phonetic")]
         return "=".join(groups).rstrip("=")
     if isinstance(value, bool) or not isinstance(value, str | int | float):

@@ -30,7 +30,7 @@ def _dataset(dataset: Mapping[str, Any], parts: list[str]) -> None:
         if "InlineBinary" in element:
             parts.append(f"<InlineBinary>{element['InlineBinary']}</InlineBinary>\n")
         elif "BulkDataURI" in element:
-            parts.append(f"<BulkData uri={quoteattr(element['BulkDataURI'])}/>\n")
+            parts.append(f"<BulkData uri={_attribute(element['BulkDataURI'])}/>\n")
         for number, value in enumerate(element.get("Value", ()), 1):
             if vr == "SQ":
                 parts.append(f'<Item number="{number}">\n')
@@ -55,7 +55,7 @@ def _shown(key: str) -> str:
 def _names(key: str, dataset: Mapping[str, Any]) -> str:
     if _is_private(key):
         creator = dataset.get(f"{key[:4]}00{key[4:6]}", {}).get("Value", [None])[0]
-        return f" privateCreator={quoteattr(_FORBIDDEN.sub('', str(creator)))}" if creator is not None else ""
+        return f" privateCreator={_attribute(str(creator))}" if creator is not None else ""
     keyword = keyword_of(int(key, 16))
     return f' keyword="{keyword}"' if keyword else ""
 
@@ -76,3 +76,7 @@ def _person_name(number: int, name: Mapping[str, str], parts: list[str]) -> None
 
 def _text(value: str) -> str:
     return escape(_FORBIDDEN.sub("", value))
+
+
+def _attribute(value: str) -> str:
+    return quoteattr(_FORBIDDEN.sub("", value))
