@@ -84,7 +84,12 @@ def _endpoint(services: Services, handler: Handler) -> Answer:
 
 
 async def _serve(services: Services, handler: Handler, request: Request) -> Answer:
-    return await services.run(handler, services, request)
+    return await services.run(_handle, services, handler, request)
+
+
+def _handle(services: Services, handler: Handler, request: Request) -> Answer:
+    services.authentication.actor_of(request)  # a stranger is not even told what is wrong
+    return handler(services, request)
 
 
 # Objects ------------------------------------------------------------------------------------------
