@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,15 +87,12 @@ class Door:
     server: DicomServer
     receiver: MemoryReceiver
     counts: Counter[str]
-    asked: list[tuple[str, str, str, UserIdentity | None]]
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return self.server.address
+    asked: deque[tuple[str, str, str, UserIdentity | None]]  # the last few
+    address: tuple[str, int]
 
     @property
     def port(self) -> str:
-        return str(self.server.address[1])
+        return str(self.address[1])
 
 
 @contextmanager
@@ -108,7 +105,8 @@ def door(
     receiver = receiver or MemoryReceiver()
     counts: Counter[str] = Counter()
     lock = threading.Lock()
-    asked: list[tuple[str, str, str, UserIdentity | None]] = []
+    # Bounded: a list of all would look like a leak of the server when memory is watched.
+    asked: deque[tuple[str, str, str, UserIdentity | None]] = deque(maxlen=16)
 
     def count(name: str, amount: float) -> None:
         with lock:
@@ -121,6 +119,6 @@ def door(
     server = DicomServer(("127.0.0.1", 0), TITLE, receiver, who, limits, count)
     server.start()
     try:
-        yield Door(server, receiver, counts, asked)
+        yield Door(server, receiver, counts, asked, server.address)
     finally:
         server.stop()

@@ -28,6 +28,7 @@ from negatoscope.wire.dul.pdu import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION,
 log = logging.getLogger(__name__)
 
 BACKLOG = 512  # connections that the kernel holds for us
+ACCEPTED_AT_ONCE = 16  # then those already here are read: a burst must not push out who has just asked
 CHUNK = 1 << 16  # bytes read at once from a socket without association
 BREATH_S = 0.05  # pause when no file descriptor is left
 
@@ -197,7 +198,7 @@ class DicomServer:
                 self._drop(waiting)
 
     def _accept_all(self, listening: socket.socket) -> None:
-        for _ in range(BACKLOG):
+        for _ in range(ACCEPTED_AT_ONCE):
             try:
                 connection, peer = listening.accept()
             except BlockingIOError:
