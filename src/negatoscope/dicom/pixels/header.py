@@ -47,7 +47,8 @@ IMPLICIT = Encoding(explicit=False, little=True)
 EXPLICIT = Encoding(explicit=True, little=True)
 BIG = Encoding(explicit=True, little=False)
 
-_SHORT_VRS = frozenset(vr.encode() for vr in ["AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI", "UL", "US"])
+_SHORT_LETTERS = b"AEASATCSDADSDTFDFLISLOLTPNSHSLSSSTTMUIULUS"
+_SHORT_VRS = frozenset(_SHORT_LETTERS[at : at + 2] for at in range(0, len(_SHORT_LETTERS), 2))
 
 _STRUCTS = {order: (Struct(order + "HHL"), Struct(order + "HH2sH"), Struct(order + "L")) for order in "<>"}
 
