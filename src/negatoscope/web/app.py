@@ -30,7 +30,7 @@ from negatoscope.errors import (
     wire_form,
 )
 from negatoscope.metrics import Metrics
-from negatoscope.web import health, problem, wado, wado_uri
+from negatoscope.web import health, problem, stow, wado, wado_uri
 from negatoscope.web.sending import CONNECTION
 from negatoscope.web.services import Services
 
@@ -61,6 +61,7 @@ def build_app(services: Services, more: Sequence[BaseRoute] = (), *, error_page:
     routes: list[BaseRoute] = [
         *wado.wado_routes(services),
         *wado_uri.wado_uri_routes(services),
+        *stow.stow_routes(services),
         *health.health_routes(services),
         *more,
     ]

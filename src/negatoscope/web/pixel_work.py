@@ -22,7 +22,7 @@ class PixelWork(Protocol):
         ...
 
     def transcode(self, data: Buffer, source_uid: str, target_uid: str) -> Iterator[bytes]:
-        """See ``dicom.pixels.transcode.transcode``."""
+        """A data set in another syntax, proven before this returns; see ``dicom.pixels.transcode.transcode``."""
         ...
 
     def transcode_frames(self, data: Buffer, source_uid: str, target_uid: str, frames: Sequence[int]) -> list[bytes]:
@@ -40,7 +40,7 @@ class PixelsHere:
         return render.thumbnail(data, transfer_syntax_uid, frame, size, media)
 
     def transcode(self, data: Buffer, source_uid: str, target_uid: str) -> Iterator[bytes]:
-        return (bytes(piece) for piece in transcode.transcode(data, source_uid, target_uid))
+        return iter([bytes(piece) for piece in transcode.transcode(data, source_uid, target_uid)])
 
     def transcode_frames(self, data: Buffer, source_uid: str, target_uid: str, frames: Sequence[int]) -> list[bytes]:
         return list(transcode.transcode_frames(data, source_uid, target_uid, frames))

@@ -1,0 +1,372 @@
+"""STOW-RS, PS3.18 10.5: objects stream from the network into the archive.
+
+A part of ``application/dicom`` goes to its reception as it comes; only its first 64 KiB (file meta) are held.
+A few receptions of one request commit at a time, so they share commits; the answers keep the order of the
+parts. A connection that is cut takes away the part that was coming and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from negatoscope.archive.ports import Receiver, Reception
+from negatoscope.dicom.limits import Limits
+from negatoscope.dicom.part10 import FileMeta, read_file_meta
+from negatoscope.dicom.uid import is_valid_uid
+from negatoscope.errors import BadRequest, InvalidObject, NegatoscopeError, UnsupportedMediaType
+from negatoscope.model.actor import Right
+from negatoscope.model.source import Announced, Door, Source
+from negatoscope.model.stored import StoreResult
+from negatoscope.web.media_types import DICOM, DICOM_JSON, DICOM_XML, JSON, MULTIPART, Offer, accept_of, negotiate
+from negatoscope.web.services import Services
+from negatoscope.web.stow_answer import Stored, answer_of
+from negatoscope.web.stow_metadata import MetadataParts
+from negatoscope.wire.multipart import Event, MultipartReader, PartBegan, PartData, PartEnded, parse_content_type
+
+COMMITS_AT_ONCE = 4  # of one request
+ANSWERS = (Offer(DICOM_JSON), Offer(JSON), Offer(DICOM_XML))
+_META_ROOM = 200  # preamble, magic and the element after group 0002
+
+
+def stow_routes(services: Services) -> list[BaseRoute]:
+    """POST below ``/dicom-web``."""
+    endpoint = partial(store_instances, services)
+    return [
+        Route("/dicom-web/studies", endpoint, methods=["POST"], name="store"),
+        Route("/dicom-web/studies/{study_uid}", endpoint, methods=["POST"], name="store-study"),
+    ]
+
+
+async def store_instances(services: Services, request: Request) -> Response:
+    """200: all kept. 202: some failed or were set aside. 409 and others: none kept; the body says why of each."""
+    source, study_uid = await services.run(_sender, services, request)
+    representation = negotiate(
+        accept_of(request.headers.get("accept"), request.query_params.get("accept")), ANSWERS
+    ).offer.essence
+    intake = _intake(services, request, source, study_uid)
+    try:
+        async for chunk in request.stream():
+            if chunk:
+                await _advance(services, intake, chunk)
+        await _advance(services, intake, None)
+        stored = [await slot.outcome() for slot in intake.slots]
+    except ClientDisconnect:
+        await services.run(intake.cut)
+        return Response(status_code=400)  # nobody is there to read it
+    except BaseException:
+        await services.run(intake.cut)
+        raise
+    return answer_of(stored, study_uid, representation)
+
+
+def _sender(services: Services, request: Request) -> tuple[Source, str | None]:
+    """Who sends, and the one study its objects must belong to.
+
+    Raises:
+        Unauthenticated, Forbidden: it may not store.
+        BadRequest: the study of the path is no UID.
+    """
+    authentication = services.authentication
+    scope = services.scope(request, Right.STORE)
+    authentication.check_csrf(request)
+    actor = scope.actor
+    study_uid = request.path_params.get("study_uid")
+    if study_uid is not None and not is_valid_uid(study_uid):
+        raise BadRequest("the study in the address is not a UID")
+    if actor.only_study_uid is not None:
+        if study_uid not in (None, actor.only_study_uid):
+            raise BadRequest("the token is for another study")
+        study_uid = actor.only_study_uid
+    source = Source(
+        actor.actor_id,
+        actor.establishment_id,
+        actor.establishment_code,
+        actor.authority_oid,
+        actor.name,
+        authentication.address_of(request),
+        Door.STOW,
+    )
+    return source, study_uid
+
+
+def _intake(services: Services, request: Request, source: Source, study_uid: str | None) -> Intake:
+    """The reader of this body. Raises UnsupportedMediaType, BadRequest."""
+    kind, parameters = parse_content_type(request.headers.get("content-type", ""))
+    target = Target(services.receiver, source, study_uid, services.limits)
+    if kind == DICOM:
+        return Intake(services, target, None)
+    if kind != MULTIPART:
+        raise UnsupportedMediaType("objects are taken as multipart/related or application/dicom")
+    if "boundary" not in parameters:
+        raise BadRequest("multipart/related without a boundary")
+    reader = MultipartReader(parameters["boundary"], parts=services.limits.stow_parts)
+    part = parse_content_type(parameters.get("type", ""))[0]
+    if part in (DICOM, ""):
+        return Intake(services, target, reader)
+    if part in (DICOM_JSON, DICOM_XML):
+        return Intake(services, target, reader, MetadataParts(part, services.limits))
+    raise UnsupportedMediaType(f"parts are {DICOM}, {DICOM_JSON} or {DICOM_XML} with bulk data")
+
+
+async def _advance(services: Services, intake: Intake, chunk: bytes | None) -> None:
+    """Take a chunk in (None: the body is over), waiting for commits when enough are under way."""
+    done = await services.run(intake.receive, chunk)
+    while not done:
+        await intake.room()
+        done = await services.run(intake.go_on)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the objects of one request go."""
+
+    receiver: Receiver
+    source: Source
+    study_uid: str | None
+    limits: Limits
+
+    def begin(self, transfer_syntax_uid: str) -> Reception:
+        return self.receiver.begin(self.source, Announced(transfer_syntax_uid, study_uid=self.study_uid))
+
+
+@dataclass(slots=True)
+class Slot:
+    """What becomes of one object: in the order of the body."""
+
+    commit: Future[StoreResult] | None = None
+    error: NegatoscopeError | None = None
+    sop_class_uid: str = ""  # as announced: for the answer when the object is refused
+    sop_instance_uid: str = ""
+
+    async def outcome(self) -> Stored:
+        """Wait for the commit, if there is one."""
+        result = None
+        if self.commit is not None:
+            try:
+                result = await asyncio.wrap_future(self.commit)
+            except NegatoscopeError as error:
+                self.error = error
+        return Stored(result, self.error, self.sop_class_uid, self.sop_instance_uid)
+
+
+class ObjectPart:
+    """One ``application/dicom`` object on its way in."""
+
+    def __init__(self, target: Target, slot: Slot) -> None:
+        self._target, self.slot = target, slot
+        self._head = bytearray()
+        self._reception: Reception | None = None
+
+    def write(self, data: memoryview) -> None:
+        """Never raises: a part that cannot be kept is read to its end and reported."""
+        if self.slot.error is not None:
+            return
+        try:
+            if self._reception is None:
+                self._head += data
+                if len(self._head) >= self._target.limits.file_meta + _META_ROOM:
+                    self._begin()
+            else:
+                self._reception.write([data])
+        except NegatoscopeError as error:
+            self._refuse(error)
+
+    def end(self) -> Reception | None:
+        """The complete object, ready to be committed; None when it was refused."""
+        if self.slot.error is None and self._reception is None:
+            try:
+                self._begin()
+            except NegatoscopeError as error:
+                self._refuse(error)
+        return self._reception if self.slot.error is None else None
+
+    def cut(self, error: NegatoscopeError) -> None:
+        """The rest will not come."""
+        if self.slot.error is None:
+            self._refuse(error)
+
+    def _begin(self) -> None:
+        head = bytes(self._head)
+        self._head.clear()
+        meta, offset = read_file_meta(head, self._target.limits)
+        self._note(meta)
+        self._reception = self._target.begin(meta.transfer_syntax_uid)
+        self._reception.write([memoryview(head)[offset:]])
+
+    def _note(self, meta: FileMeta) -> None:
+        self.slot.sop_class_uid, self.slot.sop_instance_uid = meta.sop_class_uid, meta.sop_instance_uid
+
+    def _refuse(self, error: NegatoscopeError) -> None:
+        self.slot.error = error
+        if self._reception is not None:
+            self._reception.abort()
+
+
+class Parts(Protocol):
+    """Parts that become objects only when the whole body is there."""
+
+    def begin(self, event: PartBegan) -> None: ...
+    def write(self, data: memoryview) -> None: ...
+    def end(self) -> None: ...
+    def objects(self) -> Iterator[MetadataObject]: ...
+    def close(self) -> None: ...
+
+
+class MetadataObject(Protocol):
+    """An object given as metadata and bulk data."""
+
+    transfer_syntax_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+    def chunks(self) -> Iterator[bytes]: ...
+
+
+@dataclass(slots=True)
+class Intake:
+    """One request body. Its methods run on worker threads, one at a time; none waits for a commit."""
+
+    services: Services
+    target: Target
+    reader: MultipartReader | None
+    metadata: Parts | None = None
+    slots: list[Slot] = field(default_factory=list)
+    _events: deque[Event] = field(default_factory=deque)
+    _open: ObjectPart | None = None
+    _later: Iterator[MetadataObject] | None = None
+    _under_way: deque[Future[StoreResult]] = field(default_factory=deque)
+
+    def receive(self, chunk: bytes | None) -> bool:
+        """Take a chunk; None: no more will come. False: call :meth:`go_on` when there is room.
+
+        Raises:
+            BadRequest, TooLarge: the body as a whole cannot be understood.
+        """
+        if chunk is None:
+            return self._finish()
+        if self.reader is None:
+            if self._open is None:
+                self._open = self._new_part()
+            self._open.write(memoryview(chunk))
+            return True
+        self._events.extend(self.reader.receive(chunk))
+        return self.go_on()
+
+    def go_on(self) -> bool:
+        """Work off what was received, until enough commits are under way."""
+        while self._events:
+            if self._crowded():
+                return False
+            self._take(self._events.popleft())
+        return self._later is None or self._store_later()
+
+    async def room(self) -> None:
+        """Wait for the oldest commit under way, whatever becomes of it."""
+        if self._under_way:
+            await asyncio.wait([asyncio.wrap_future(self._under_way[0])])
+
+    def cut(self) -> None:
+        """The body will not go on: its open part is taken away; commits under way go on."""
+        if self._open is not None:
+            self._open.cut(InvalidObject("the body ended within this object"))
+            self._open = None
+        if self.metadata is not None:
+            self.metadata.close()
+
+    def _crowded(self) -> bool:
+        while self._under_way and self._under_way[0].done():
+            self._under_way.popleft()
+        return len(self._under_way) >= COMMITS_AT_ONCE
+
+    def _new_part(self) -> ObjectPart:
+        self.slots.append(Slot())
+        return ObjectPart(self.target, self.slots[-1])
+
+    def _take(self, event: Event) -> None:
+        parts = self.metadata
+        match event:
+            case PartBegan():
+                if parts is not None:
+                    parts.begin(event)
+                else:
+                    self._open = self._new_part()
+                    kind = parse_content_type(event.headers.get("content-type", DICOM))[0]
+                    if kind not in (DICOM, ""):
+                        self._open.cut(UnsupportedMediaType(f"this part is not {DICOM}"))
+            case PartData(data):
+                if parts is not None:
+                    parts.write(data)
+                elif self._open is not None:
+                    self._open.write(data)
+            case PartEnded():
+                if parts is not None:
+                    parts.end()
+                else:
+                    self._commit_open()
+
+    def _commit_open(self) -> None:
+        part, self._open = self._open, None
+        reception = part.end() if part is not None else None
+        if part is not None and reception is not None:
+            self._commit(part.slot, reception)
+
+    def _commit(self, slot: Slot, reception: Reception) -> None:
+        slot.commit = self.services.commits.submit(reception.commit)
+        self._under_way.append(slot.commit)
+
+    def _finish(self) -> bool:
+        if self.reader is None:
+            self._commit_open()
+        elif not self.reader.ended:
+            if not self.slots:
+                raise BadRequest("the multipart body has no end")
+            self.cut()
+        elif self.metadata is not None:
+            self._later = self.metadata.objects()
+            return self._store_later()
+        if not self.slots:
+            raise BadRequest("the body holds no object")
+        return True
+
+    def _store_later(self) -> bool:
+        """Store objects of metadata and bulk data until enough commits are under way."""
+        while self._later is not None:
+            if self._crowded():
+                return False
+            found = next(self._later, None)
+            if found is None:
+                self._later = None
+                break
+            slot = Slot(sop_class_uid=found.sop_class_uid, sop_instance_uid=found.sop_instance_uid)
+            self.slots.append(slot)
+            self._store_metadata(slot, found)
+        if self.metadata is not None:
+            self.metadata.close()
+        if not self.slots:
+            raise BadRequest("the body holds no object")
+        return True
+
+    def _store_metadata(self, slot: Slot, found: MetadataObject) -> None:
+        reception: Reception | None = None
+        try:
+            reception = self.target.begin(found.transfer_syntax_uid)
+            for chunk in found.chunks():
+                reception.write([chunk])
+        except BaseException as error:
+            if reception is not None:
+                reception.abort()
+            if not isinstance(error, NegatoscopeError):
+                raise
+            slot.error = error
+            return
+        self._commit(slot, reception)
