@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from negatoscope.archive.commit import Committer
 from negatoscope.archive.recovery import Recovered, recover
-from negatoscope.archive.segments import create_segment, pack_name, seal_segment
+from negatoscope.archive.segments import advance_segment, create_segment, pack_name, seal_segment
 from negatoscope.archive.store import Store
 from negatoscope.audit.trail import Trail
 from negatoscope.db import Database
@@ -69,6 +69,7 @@ def new_archive(world: World, folder: Path, trail: Trail, **segments: Any) -> Ar
     ends = Segments(
         folder / "segments",
         create=lambda: create_segment(world.database),
+        advance=lambda segment_id, end: advance_segment(world.database, segment_id, end),
         seal=lambda segment_id, end: seal_segment(world.database, segment_id, end),
         **{"longest": 1 << 30, "reserve": 0} | segments,
     )

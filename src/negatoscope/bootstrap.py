@@ -17,7 +17,7 @@ from negatoscope.archive.rebuild import Rebuilt, rebuild
 from negatoscope.archive.recovery import Recovered, recover
 from negatoscope.archive.retrieve import Flaw, Retrieval
 from negatoscope.archive.scrub import Scrubber
-from negatoscope.archive.segments import create_segment, pack_name, seal_segment
+from negatoscope.archive.segments import advance_segment, create_segment, pack_name, seal_segment
 from negatoscope.archive.store import Store
 from negatoscope.audit.trail import Trail
 from negatoscope.db import Database, EmbeddedPostgreSQL, EmbeddedPostgreSQLError, migrate
@@ -121,6 +121,7 @@ def core(settings: Settings, url: str, *, connections: int = 16, shared_metrics:
         segments = Segments(
             folders.segments,
             create=lambda: create_segment(database),
+            advance=lambda segment_id, end: advance_segment(database, segment_id, end),
             seal=lambda segment_id, end: seal_segment(database, segment_id, end),
             longest=settings.segment_bytes,
             reserve=settings.reserve_bytes,

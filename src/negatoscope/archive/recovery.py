@@ -76,8 +76,11 @@ def recover(
                 continue
             segments += 1
             end = row["indexed_to"]
+            referred = referred_to(transactions, segment.segment_id)
             for record in segment.records(end):
-                if index_again(transactions, committer, segment.segment_id, record, limits):
+                if record.offset not in referred and index_again(
+                    transactions, committer, segment.segment_id, record, limits
+                ):
                     indexed += 1
                 else:
                     known += 1
@@ -90,16 +93,19 @@ def recover(
     return Recovered(segments, indexed, known)
 
 
+def referred_to(transactions: Transactions, segment_id: int) -> set[int]:
+    """Offsets in the segment that the index refers to."""
+    with transactions.unit(None) as unit:
+        rows = unit.execute(SQL["referred_to"], {"segment_id": segment_id}).fetchall()
+    return {row["segment_offset"] for row in rows}
+
+
 def index_again(
     transactions: Transactions, committer: Committer, segment_id: int, record: FoundRecord, limits: Limits
 ) -> bool:
-    """Put one record back into the index. False: it was there already, or its first copy is."""
+    """Put one record back into the index. False: it, or its first copy, was there already."""
     header = record.header
     with transactions.unit(None) as unit:
-        place = {"segment_id": segment_id, "segment_offset": record.offset}
-        referred = unit.execute(SQL["referred_to"], place).fetchone()
-        if referred and referred["referred"]:
-            return False
         source = _source(unit.execute(SQL["establishment"], {"code": header.establishment_code}).fetchall(), header)
     if source is None:
         log.error("recovery_without_establishment segment_id=%d offset=%d", segment_id, record.offset)

@@ -15,6 +15,12 @@ def create_segment(transactions: Transactions) -> int:
     return int(row["segment_id"])
 
 
+def advance_segment(transactions: Transactions, segment_id: int, end: int) -> None:
+    """Whatever was acknowledged before ``end`` is in the index: recovery starts there."""
+    with transactions.unit(None) as unit:
+        unit.execute(SQL["advance_segment"], {"segment_id": segment_id, "end": end})
+
+
 def seal_segment(transactions: Transactions, segment_id: int, end: int) -> None:
     """No writer will come back; all records before ``end`` are in the index."""
     with transactions.unit(None) as unit:

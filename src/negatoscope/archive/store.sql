@@ -90,12 +90,16 @@ INSERT INTO segment (name) VALUES (gen_random_uuid()::text) RETURNING segment_id
 -- seal_segment --
 UPDATE segment SET indexed_to = greatest(indexed_to, %(end)s), sealed_at = now() WHERE segment_id = %(segment_id)s;
 
+-- advance_segment --
+UPDATE segment SET indexed_to = greatest(indexed_to, %(end)s) WHERE segment_id = %(segment_id)s;
+
 -- unsealed_segments --
 SELECT segment_id, indexed_to FROM segment WHERE sealed_at IS NULL ORDER BY segment_id;
 
 -- referred_to --
-SELECT EXISTS (SELECT FROM instance WHERE segment_id = %(segment_id)s AND segment_offset = %(segment_offset)s)
-    OR EXISTS (SELECT FROM quarantine WHERE segment_id = %(segment_id)s AND segment_offset = %(segment_offset)s) AS referred;
+SELECT segment_offset FROM instance WHERE segment_id = %(segment_id)s
+UNION ALL
+SELECT segment_offset FROM quarantine WHERE segment_id = %(segment_id)s;
 
 -- establishment --
 SELECT establishment_id FROM establishment WHERE code = %(code)s;

@@ -31,6 +31,7 @@ from negatoscope.model.checksum import BLOCK, Buffer, blocks_match, crc32c
 
 log = logging.getLogger(__name__)
 
+ADVANCE_BYTES = 16 << 20  # at most about this much of a segment is read again after a crash
 HEADER = 1024  # bytes reserved before each data set
 _FIXED = struct.Struct(">8sIIQII")  # magic, JSON length, trailer length, data length, CRC of JSON, CRC of trailer
 _MAGIC = b"NEGAREC1"
@@ -53,6 +54,7 @@ class SegmentWriter:
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         sync_folder(path.parent)
         self.end = 0  # bytes of finished records
+        self.advanced = 0  # of them, what the index has been told to be in it
 
     @property
     def fd(self) -> int:
@@ -185,14 +187,23 @@ class Segments:
         folder: Path,
         *,
         create: Callable[[], int],
+        advance: Callable[[int, int], None],
         seal: Callable[[int, int], None],
         longest: int,
         reserve: int,
         fatal: Callable[[str], None] = end_process,
     ) -> None:
-        """``create`` gives a new segment_id; ``seal(segment_id, end)`` says that no writer will come back."""
+        """
+        Args:
+            create: gives a new segment_id.
+            advance: ``(segment_id, end)``: whatever was acknowledged before ``end`` is in the index.
+            seal: the same, and no writer will come back.
+            longest: bytes after which a segment is sealed.
+            reserve: free bytes below which nothing is taken.
+            fatal: ends the process after a failed sync.
+        """
         self._folder = folder
-        self._create, self._seal = create, seal
+        self._create, self._advance, self._seal = create, advance, seal
         self._longest, self._reserve, self._fatal = longest, reserve, fatal
         self._idle: list[SegmentWriter] = []
         self._mutex = threading.Lock()
@@ -223,6 +234,14 @@ class Segments:
 
     def _give_back(self, writer: SegmentWriter) -> None:
         if writer.end < self._longest:
+            if writer.end - writer.advanced > ADVANCE_BYTES:
+                # So that a start after a crash reads little again. A record whose commit failed may lie
+                # before: it was not acknowledged, its sender sends it again.
+                try:
+                    self._advance(writer.segment_id, writer.end)
+                    writer.advanced = writer.end
+                except Unavailable:
+                    log.warning("segment_advance_postponed segment_id=%d", writer.segment_id)
             with self._mutex:
                 self._idle.append(writer)
             return
