@@ -210,6 +210,18 @@ def test_rle_that_makes_no_sense_is_refused(broken: bytes) -> None:
         decoded(header(16, 16, allocated=8) + encapsulated([broken + b"\0\0"]), RLE)
 
 
+def test_rle_segments_longer_than_the_frame_are_refused_or_cut() -> None:
+    """The decoder's panic, which is not even an Exception, must not pass."""
+    run, literal = b"\x81\x07", b"\x03abcd"
+    for first, second in ((run, run), (literal, literal + run), (run, literal)):
+        segments = pack("<16L", 2, 64, 64 + len(first), *[0] * 13) + first + second
+        data = header(2, 2, allocated=16) + encapsulated([even(segments, b"\0")])
+        try:
+            assert decoded(data, RLE).shape == (2, 2)
+        except PixelsUnreadable:
+            pass
+
+
 def test_native_bytes_that_are_missing_are_truncated() -> None:
     found = described(image(ramp("u2")))
     with pytest.raises(TruncatedObject):

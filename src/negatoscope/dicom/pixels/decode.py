@@ -213,16 +213,15 @@ def _jpeg(data: Any, description: PixelDescription) -> Array:
             data, colorspace=colour, outcolorspace=None if colour is None else "RGB"
         )
     except CODEC_FAILURES:
+        if stream.precision <= 8 and not stream.lossless:
+            raise  # the same library stands behind both: a second try only doubles the risk
         decoded = gdcm_codec.decode(data, description, stream)
     return decoded
 
 
 def _jpeg_ls(data: Any, description: PixelDescription) -> Array:
-    stream = _agrees(read_jpeg(data), description)
-    try:
-        decoded: Array = imagecodecs.jpegls_decode(data)
-    except CODEC_FAILURES:
-        decoded = gdcm_codec.decode(data, description, stream)
+    _agrees(read_jpeg(data), description)
+    decoded: Array = imagecodecs.jpegls_decode(data)
     return decoded
 
 
@@ -259,7 +258,12 @@ def _rle(data: Buffer, description: PixelDescription) -> Array:
     most = _RLE_HEADER + segments * 2 * (rows * columns + rows)  # no encoder doubles what it packs
     if len(data) > most:
         raise PixelsUnreadable(f"{len(data)} bytes of RLE for {rows * columns} pixels")
-    raw = decode_rle(bytes(data), rows * columns, description.bits_allocated, "<")
+    try:
+        raw = decode_rle(bytes(data), rows * columns, description.bits_allocated, "<")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as panic:  # a panic of its Rust code is no Exception
+        raise PixelsUnreadable("RLE segments do not fit the frame") from panic
     cells = np.frombuffer(raw, f"<u{description.bits_allocated // 8}")
     if samples == 1:
         return cells.reshape(rows, columns)
