@@ -176,7 +176,9 @@ def anonymous_trace(error: BaseException) -> str:
     lines: list[str] = []
     seen: BaseException | None = error
     while seen is not None:
-        lines += [line.rstrip("\n") for line in traceback.format_tb(seen.__traceback__)]
+        lines += [
+            f"  {frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(seen.__traceback__)
+        ]
         lines.append(type(seen).__name__ + (f": {seen}" if isinstance(seen, NegatoscopeError) else ""))
         seen = seen.__cause__ or seen.__context__
     return "\n".join(lines)
