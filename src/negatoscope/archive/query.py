@@ -7,7 +7,7 @@ by date, the newest first, series and instances by their numbers, each with a un
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -46,10 +46,12 @@ __all__ = [
     "Include",
     "Level",
     "Query",
+    "Stream",
     "find_instances",
     "find_patients",
     "find_series",
     "find_studies",
+    "stream",
 ]
 
 QUERIES = load_queries("negatoscope.archive", "query.sql")
@@ -87,38 +89,62 @@ class Answers:
     ignored: frozenset[int] = frozenset()  # keys of which the index knows nothing: they matched everything
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Answers that are built when they are taken, so that twenty thousand never stand in memory together.
+
+    Nothing of the database is held meanwhile.
+    """
+
+    rows: Iterator[Dataset]
+    count: int
+    more: bool
+    ignored: frozenset[int] = frozenset()
+
+
 def find_patients(transactions: Transactions, scope: Scope, query: Query) -> Answers:
     """Patients with a readable study that matches. Keys of the study level are allowed besides theirs."""
-    plan = plan_of(Level.PATIENT, query.matches, fuzzy=query.fuzzy)
-    shape = Shape.of(PATIENT_RETURN, query.include, None)
-    with transactions.reading(scope) as unit:
-        found = _found(unit, "patients", scope, query, plan, full_patient)
-        return _page(query, plan, found, lambda _, full: shape.pick(full))
+    return _whole(stream(transactions, scope, Level.PATIENT, query))
 
 
 def find_studies(transactions: Transactions, scope: Scope, query: Query) -> Answers:
     """Studies that ``scope`` may read, newest first.
 
     Raises:
-        BadRequest: a key is beyond its limits.
         Unavailable: the index cannot be reached.
     """
-    plan = plan_of(Level.STUDY, query.matches, fuzzy=query.fuzzy, study_uid=query.study_uid)
-    shape = Shape.of(STUDY_RETURN, query.include, query.retrieve_prefix)
-    with transactions.reading(scope) as unit:
-        found = _found(unit, "studies", scope, query, plan, full_study)
-        return _page(query, plan, found, lambda row, full: shape.pick(full | study_url(shape, row)))
+    return _whole(stream(transactions, scope, Level.STUDY, query))
 
 
 def find_series(transactions: Transactions, scope: Scope, query: Query) -> Answers:
     """Series by study, then Series Number, then UID. Raises as :func:`find_studies`."""
-    plan = plan_of(
-        Level.SERIES, query.matches, fuzzy=query.fuzzy, study_uid=query.study_uid, series_uid=query.series_uid
-    )
-    shape = Shape.of(SERIES_RETURN, query.include, query.retrieve_prefix)
+    return _whole(stream(transactions, scope, Level.SERIES, query))
+
+
+def stream(transactions: Transactions, scope: Scope, level: Level, query: Query) -> Stream:
+    """The same answers as the functions of each level give, for a long list. Raises as :func:`find_studies`."""
+    if level is Level.INSTANCE:
+        found = find_instances(transactions, scope, query)
+        return Stream(iter(found.rows), len(found.rows), found.more, found.ignored)
+    always, full_of, url_of, statement = _LEVELS[level]
+    plan = plan_of(level, query.matches, fuzzy=query.fuzzy, study_uid=query.study_uid, series_uid=query.series_uid)
+    shape = Shape.of(always, query.include, query.retrieve_prefix)
     with transactions.reading(scope) as unit:
-        found = _found(unit, "series", scope, query, plan, full_series)
-        return _page(query, plan, found, lambda row, full: shape.pick(full | series_url(shape, row)))
+        rows = _found(unit, QUERIES[statement], scope, query, plan, full_of)
+    page = rows[: query.limit]
+    answers = (shape.pick(full_of(row) | url_of(shape, row)) for row in page)
+    return Stream(answers, len(page), len(rows) > query.limit, frozenset(plan.ignored))
+
+
+def _whole(found: Stream) -> Answers:
+    return Answers(list(found.rows), found.more, found.ignored)
+
+
+_LEVELS: dict[Level, tuple[frozenset[int], Callable[[Row], Dataset], Callable[[Shape, Row], Dataset], str]] = {
+    Level.PATIENT: (PATIENT_RETURN, full_patient, lambda shape, row: {}, "patients"),
+    Level.STUDY: (STUDY_RETURN, full_study, study_url, "studies"),
+    Level.SERIES: (SERIES_RETURN, full_series, series_url, "series"),
+}
 
 
 def find_instances(transactions: Transactions, scope: Scope, query: Query, details: Details | None = None) -> Answers:
@@ -140,7 +166,10 @@ def find_instances(transactions: Transactions, scope: Scope, query: Query, detai
 
     def page_of(held: Iterator[Held]) -> Answers:
         found = _judged_instances(held, plan)
-        return _page(query, plan, found, lambda row, full: shape.pick(full | instance_url(shape, row, full)), skip=True)
+        with closing(found):  # lets go of the cursor under it
+            some = islice(found, query.offset, query.offset + query.limit + 1)
+            page = [shape.pick(full | instance_url(shape, row, full)) for row, full in some]
+        return Answers(page[: query.limit], len(page) > query.limit, frozenset(plan.ignored))
 
     with transactions.reading(scope) as unit:
         if plan.sop_instance_uids and query.study_uid is None:
@@ -154,40 +183,18 @@ def find_instances(transactions: Transactions, scope: Scope, query: Query, detai
     return page_of(_detailed(iter(series), scope, query, details))
 
 
-def _page(
-    query: Query,
-    plan: Plan,
-    found: Generator[Found, None, None],
-    answer: Callable[[Row, Dataset], Dataset],
-    *,
-    skip: bool = False,
-) -> Answers:
-    """``found`` begins after the offset unless ``skip``; one more than the limit tells that there are more."""
-    first = query.offset if skip else 0
-    with closing(found):  # lets go of the cursor under it
-        page = [answer(row, full) for row, full in islice(found, first, first + query.limit + 1)]
-    return Answers(page[: query.limit], len(page) > query.limit, frozenset(plan.ignored))
-
-
 def _found(
-    unit: Unit,
-    name: str,
-    scope: Scope,
-    query: Query,
-    plan: Plan,
-    full_of: Callable[[Row], Dataset],
-) -> Generator[Found, None, None]:
-    """Rows of the statement ``name`` with all their attributes, from the offset on."""
-    statement = QUERIES[name].replace("/*:conditions*/", plan.where)
+    unit: Unit, statement: str, scope: Scope, query: Query, plan: Plan, full_of: Callable[[Row], Dataset]
+) -> Sequence[Row]:
+    """Rows from the offset on; one more than the limit tells that there are more."""
+    statement = statement.replace("/*:conditions*/", plan.where)
     parameters = scope.parameters() | plan.parameters
     if not plan.recheck:
         page = parameters | {"limit": query.limit + 1, "offset": query.offset}
-        for row in unit.execute(f"{statement}\n{QUERIES['page']}", page).fetchall():
-            yield row, full_of(row)
-        return
+        return unit.execute(f"{statement}\n{QUERIES['page']}", page).fetchall()
     judged = _judged(unit, statement, parameters, plan, full_of)
-    with closing(judged):
-        yield from islice(judged, query.offset, None)
+    with closing(judged):  # lets go of the cursor under it
+        return [row for row, _ in islice(judged, query.offset, query.offset + query.limit + 1)]
 
 
 def _judged(

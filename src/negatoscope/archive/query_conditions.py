@@ -33,6 +33,7 @@ class Level(StrEnum):
 
 
 PATIENT_NAME = "00100010"
+STUDY_TIME = "00080030"
 STUDY_UID = "0020000D"
 SERIES_UID = "0020000E"
 SOP_INSTANCE_UID = "00080018"
@@ -105,7 +106,7 @@ def plan_of(
     if study_uid is not None:
         plan.add("study")
         plan.parameters["study_uid"] = study_uid
-    if series_uid is not None:
+    if series_uid is not None and level in (Level.SERIES, Level.INSTANCE):
         plan.add("series")
         plan.parameters["series_uid"] = series_uid
     below = level in (Level.SERIES, Level.INSTANCE)
@@ -115,7 +116,12 @@ def plan_of(
         if level is Level.INSTANCE and key in CATALOGUED:
             plan.instance[key] = match
         elif key in _STUDY_KNOWN or (key == MODALITY and not below):
+            before = len(plan.conditions)
             _study_key(plan, key, match, fuzzy=fuzzy)
+            if level is Level.PATIENT and key in plan.recheck and not key.startswith("0010"):
+                # A patient's answer shows nothing of the study, so nothing of it can be judged again.
+                del plan.conditions[before:], plan.recheck[key]
+                plan.ignored.add(int(key, 16))
         elif key == SERIES_UID and not below:
             plan.add("has_series", values=list(match.values))
         elif below and key in _SERIES_TEXT:
@@ -128,10 +134,6 @@ def plan_of(
             plan.instance[key] = match
         else:
             plan.ignored.add(int(key, 16))
-    if level is Level.PATIENT:  # an answer shows nothing of the study, so nothing of it can be judged again
-        beyond = {key for key in plan.recheck if key not in _PATIENT_KNOWN and not key.startswith("0010")}
-        plan.ignored.update(int(key, 16) for key in beyond)
-        plan.recheck = {key: match for key, match in plan.recheck.items() if key not in beyond}
     return plan
 
 
@@ -142,6 +144,9 @@ def _study_key(plan: Plan, key: str, match: Match, *, fuzzy: bool) -> None:
         _modalities(plan, match)
     elif key in _DATES and match.kind is Kind.RANGE:
         _dates(plan, _DATES[key], match)
+    elif key == STUDY_TIME and match.kind is Kind.RANGE:
+        plan.add("hours", column="study.study_time", low=match.low[:2] or "00", high=match.high[:2] or "99")
+        plan.recheck[key] = match
     elif key in _STUDY_TEXT:
         _text(plan, _STUDY_TEXT[key], key, match)
     else:

@@ -32,6 +32,10 @@ AND {column} <= %(high_{n})s
 -- absent --
 AND {column} = ''
 
+-- hours --
+-- Times are kept as they came (HH to HHMMSS.FFFFFF): their hours narrow, the rest is judged on the answer.
+AND left({column}, 2) >= %(low_{n})s AND left({column}, 2) <= %(high_{n})s
+
 -- has_series --
 AND EXISTS (SELECT 1 FROM series AS named WHERE named.study_id = study.study_id
             AND named.series_uid = ANY(%(values_{n})s::text[]))

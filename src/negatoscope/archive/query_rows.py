@@ -171,6 +171,8 @@ def patient_values(row: Mapping[str, Any]) -> Dataset:
 
 def person_name(name: str) -> dict[str, Any]:
     """A PN element; component groups of ``name`` are split by ``=`` (PS3.18 F.2.2)."""
+    if name and "=" not in name:
+        return {"vr": "PN", "Value": [{"Alphabetic": name}]}
     groups = {key: group for key, group in zip(_GROUPS, name.split("="), strict=False) if group}
     return {"vr": "PN", "Value": [groups]} if groups else {"vr": "PN"}
 
