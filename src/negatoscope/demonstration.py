@@ -7,14 +7,20 @@ from contextlib import suppress
 
 from negatoscope import demo
 from negatoscope.bootstrap import Core
-from negatoscope.errors import Conflict
+from negatoscope.errors import Conflict, PreconditionFailed
 from negatoscope.model.source import Door, Source
 from negatoscope.sharing import COMMAND_LINE
 
 
 def fill(built: Core, say: Callable[[str], None]) -> None:
-    """Make ``built``'s folder a demonstration. Doing it twice adds nothing the second time."""
+    """Make ``built``'s folder a demonstration. Doing it twice adds nothing the second time.
+
+    Raises:
+        PreconditionFailed: the folder holds real establishments; people without password have no place there.
+    """
     accounts = built.accounts
+    if not accounts.is_demonstration() and accounts.establishments():
+        raise PreconditionFailed("this folder holds establishments: a demonstration needs a folder of its own")
     accounts.mark_demonstration()
     for establishment in demo.ESTABLISHMENTS:
         with suppress(Conflict):  # there already
