@@ -32,24 +32,19 @@ def inflate(
         for start in range(0, len(chunk), _STEP):
             pending = bytes(chunk[start : start + _STEP])
             taken += len(pending)
-            while pending and not inflater.eof:
+            while not inflater.eof:
                 try:
                     out = inflater.decompress(pending, _STEP)
                 except zlib.error as error:
                     raise InvalidObject("the deflated stream is damaged") from error
+                pending = inflater.unconsumed_tail
                 given += len(out)
                 if given > limits.inflated:
                     raise LimitExceeded(f"more than {limits.inflated} bytes inflated")
                 if given > max(taken * limits.inflate_ratio, _GRACE):
                     raise LimitExceeded(f"inflates more than {limits.inflate_ratio} times")
-                if out:
-                    yield out
-                pending = inflater.unconsumed_tail
-    while not inflater.eof:
-        out = inflater.decompress(b"", _STEP)
-        if not out:
-            raise TruncatedObject("the deflated stream does not end")
-        given += len(out)
-        if given > min(limits.inflated, max(taken * limits.inflate_ratio, _GRACE)):
-            raise LimitExceeded("inflates beyond its limits")
-        yield out
+                if not out and not pending:
+                    break
+                yield out
+    if not inflater.eof:
+        raise TruncatedObject("the deflated stream does not end")

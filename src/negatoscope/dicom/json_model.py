@@ -1,5 +1,7 @@
 """Data sets in the DICOM JSON model, PS3.18 annex F, read as DCMTK's ``dcm2json`` reads them.
 
+Where a sender wrote UN for an attribute of the standard, the representation of the dictionary is shown.
+
 Paths of bulk values: keys (eight hexadecimal digits) and item indices from 0, alternating, joined by
 slashes: ``7FE00010``, ``00540016/0/00280010``.
 """
@@ -23,6 +25,7 @@ from negatoscope.dicom.tags import (
     PIXEL_VALUED,
     SPECIFIC_CHARACTER_SET,
     UNDEFINED_LENGTH,
+    known_vr,
 )
 from negatoscope.dicom.uid import TransferSyntax, transfer_syntax
 from negatoscope.dicom.values import PADDING, character_sets, element_json, little_endian_bytes
@@ -121,6 +124,9 @@ def _build(
         if vr == "SQ":
             inside.key, inside.items = key, {"vr": "SQ"}
             entry = inside.items
+        elif tag == SPECIFIC_CHARACTER_SET:
+            inside.character_sets = character_sets(bytes(data[offset:end]))
+            entry = {"vr": "CS", "Value": [UNICODE]}
         elif length == 0:
             entry = {"vr": vr}
         elif (length > BULK_FROM and vr in BULK_VRS) or tag == PIXEL_DATA or length == UNDEFINED_LENGTH:
@@ -131,16 +137,13 @@ def _build(
             elif length != UNDEFINED_LENGTH and tag != PIXEL_DATA:
                 entry = element_json(vr, bytes(data[offset:end]), inside.character_sets, little_endian)
         else:
-            raw = bytes(data[offset:end])
-            if tag == SPECIFIC_CHARACTER_SET:
-                inside.character_sets = character_sets(raw)
-                entry = {"vr": vr, "Value": [UNICODE]}
-            else:
-                if tag in PIXEL_VALUED and inside.signed and vr == "US" and not explicit:
-                    vr = "SS"
-                entry = element_json(vr, raw, inside.character_sets, little_endian)
-                if tag == PIXEL_REPRESENTATION:
-                    inside.signed = entry.get("Value") == [1]
+            if vr == "UN":
+                vr, little_endian = known_vr(tag), True
+            elif tag in PIXEL_VALUED and inside.signed and vr == "US" and not explicit:
+                vr = "SS"
+            entry = element_json(vr, bytes(data[offset:end]), inside.character_sets, little_endian)
+            if tag == PIXEL_REPRESENTATION:
+                inside.signed = entry.get("Value") == [1]
         inside.content.setdefault(key, entry)  # of an element sent twice, the first counts everywhere
     for content in unsorted:  # keys ascend, PS3.18 F.2.2
         ordered = sorted(content.items())

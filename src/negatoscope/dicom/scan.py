@@ -13,7 +13,7 @@ from negatoscope.dicom.fast_walk import Found, Unusual, find_fast, swapped
 from negatoscope.dicom.json_model import inflated, walked_json
 from negatoscope.dicom.levels import INSTANCE_LEVEL, SERIES_LEVEL, STUDY_LEVEL
 from negatoscope.dicom.limits import DEFAULT_LIMITS, KIB, Limits
-from negatoscope.dicom.tags import PIXEL_DATA, SPECIFIC_CHARACTER_SET
+from negatoscope.dicom.tags import PIXEL_DATA, SPECIFIC_CHARACTER_SET, known_vr
 from negatoscope.dicom.uid import TransferSyntax, is_valid_uid
 from negatoscope.dicom.values import JSONValue, character_sets, element_json, integer, text
 from negatoscope.dicom.walk import Buffer, walk
@@ -185,7 +185,8 @@ class _Reader:
         raw = self._raw(tag)
         if len(raw) < 2:
             return None
-        return int.from_bytes(raw[:2], "little" if self._found[tag][3] else "big")
+        vr, _, _, little_endian = self._found[tag]
+        return int.from_bytes(raw[:2], "little" if little_endian or vr == "UN" else "big")
 
     def _attributes(self, tags: tuple[int, ...]) -> dict[str, JSONValue]:
         attributes: dict[str, JSONValue] = {}
@@ -195,6 +196,8 @@ class _Reader:
             if place is None or place[2] > INDEXED_VALUE:
                 continue
             vr, offset, length, little_endian = place
+            if vr == "UN":  # written by who did not know better
+                vr, little_endian = known_vr(tag), True
             key = _KEYS[tag]
             if vr == "SQ":
                 view = memoryview(data)[offset : offset + length]

@@ -86,6 +86,15 @@ def vr_of(tag: int) -> str:
     return repeating[0] if repeating else "UN"
 
 
+def known_vr(tag: int) -> str:
+    """What an element written as UN is read as, in little endian (PS3.5 6.2.2): UN unless the standard has it.
+
+    A sequence stays UN: without undefined length nothing says how its items are written.
+    """
+    vr = vr_of(tag)
+    return "UN" if vr == "SQ" else vr
+
+
 def keyword_of(tag: int) -> str:
     """The keyword of ``tag``, "" where the dictionary has none."""
     row = ELEMENTS.get(tag)

@@ -75,7 +75,7 @@ def _person_name(number: int, name: Mapping[str, str], parts: list[str]) -> None
 
 
 def _text(value: str) -> str:
-    return escape(_FORBIDDEN.sub("", value))
+    return escape(_FORBIDDEN.sub("", value), {"\r": "&#13;"})  # a bare one would be read back as a line feed
 
 
 def _attribute(value: str) -> str:

@@ -87,6 +87,7 @@ TAGS += [0x00280010, 0x00280106, 0x00281050, 0x00400254, 0x0040A040, 0x00541300,
 SEQUENCES = [0x00081032, 0x00400275, 0x00540016, 0x00101002]
 
 
+@cache
 def datasets(syntax: uid.TransferSyntax, depth: int = 2) -> st.SearchStrategy[bytes]:
     """Well-formed data sets in any shape that the syntax allows."""
 

@@ -166,6 +166,18 @@ def test_pixel_values_of_implicit_data_sets_have_the_sign_of_the_pixels(
     assert shown["00283010"]["Value"][0]["00283002"] == {"vr": vr, "Value": [value] * 3}
 
 
+def test_an_attribute_of_the_standard_written_as_unknown_is_shown_as_what_it_is() -> None:
+    for syntax in (EXPLICIT, BIG):
+        data = element(0x00280010, "UN", b"\0\2", syntax=syntax) + element(0x00100020, "UN", b"A ", syntax=syntax)
+        data += element(0x00400275, "UN", item(b""), syntax=syntax) + element(0x00091001, "UN", b"12", syntax=syntax)
+        assert as_json(data, syntax) == {
+            "00091001": {"vr": "UN", "InlineBinary": "MTI="},
+            "00100020": {"vr": "LO", "Value": ["A"]},
+            "00280010": {"vr": "US", "Value": [512]},
+            "00400275": {"vr": "UN", "InlineBinary": b64encode(item(b"")).decode()},
+        }
+
+
 # Bulk data ----------------------------------------------------------------------------------------
 
 
@@ -349,6 +361,18 @@ def test_a_value_too_long_for_its_representation_is_written_as_unknown() -> None
     for length, vr in ((65534, "LT"), (65536, "UN")):
         data = from_json({"00104000": {"vr": "LT", "Value": ["x" * length]}}, no_bulk)
         assert data == element(0x00104000, vr, b"x" * length)
+
+
+class FourGigabytes(bytes):
+    """A value that says it is that long."""
+
+    def __len__(self) -> int:
+        return 1 << 32
+
+
+def test_a_value_that_no_length_can_say_is_refused() -> None:
+    with pytest.raises(LimitExceeded):
+        from_json({"7FE00010": {"vr": "OW", "BulkDataURI": "x"}}, lambda uri: FourGigabytes())
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,14 @@ def test_a_name_in_the_wrong_representation_is_no_name() -> None:
     assert scan(instance({0x00100010: ("LO", b"A^B ")}), EXPLICIT.uid).patient_name == ""
 
 
+@pytest.mark.parametrize("syntax", [EXPLICIT, BIG], ids=["explicit", "big"])
+def test_attributes_written_as_unknown_are_read_by_the_dictionary(syntax: uid.TransferSyntax) -> None:
+    data = instance({0x00100020: ("UN", b"0042"), 0x00280010: ("UN", b"\0\2"), 0x0020000E: ("UN", b"1.2.5\0")}, syntax)
+    scanned = scan(data, syntax.uid)
+    assert (scanned.patient_identifier, scanned.rows, scanned.series_uid) == ("0042", 512, "1.2.5")
+    assert scanned.study_attributes["00100020"] == {"vr": "LO", "Value": ["0042"]}
+
+
 @pytest.mark.parametrize("tag", UIDS)
 @pytest.mark.parametrize("value", [None, b"", b"1.02.3", b"1.2/../x", b"1." * 40, b"1.2\\1.3", b"abc "])
 def test_a_missing_or_malformed_uid_is_a_mismatch(tag: int, value: bytes | None) -> None:

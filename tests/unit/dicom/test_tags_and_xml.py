@@ -97,6 +97,11 @@ def test_every_kind_of_content_has_its_form() -> None:
     assert bulk.attrib == {"uri": "/x?a=1&b=2"}
 
 
+def test_line_ends_come_back_as_they_were() -> None:
+    value = parsed({"00104000": {"vr": "LT", "Value": ["a\r\nb\tc"]}}).findtext("DicomAttribute/Value")
+    assert value == "a\r\nb\tc"
+
+
 @given(text=st.text(max_size=20), creator=st.text(max_size=10))
 def test_any_text_makes_well_formed_xml(text: str, creator: str) -> None:
     root = parsed(

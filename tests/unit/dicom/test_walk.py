@@ -10,7 +10,7 @@ from itertools import pairwise
 from struct import pack
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydicom.filereader import data_element_generator
 
@@ -75,15 +75,16 @@ def test_nested_sequences_are_told_by_depth(syntax: uid.TransferSyntax, undefine
     ]
 
 
-@pytest.mark.filterwarnings("ignore:Unknown encoding")
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT], ids=["explicit", "implicit"])
 @given(data=st.data())
 def test_random_data_sets_have_the_elements_that_pydicom_sees(syntax: uid.TransferSyntax, data: st.DataObject) -> None:
+    # pydicom fails on character sets that are noise, so there are none here
     raw = data.draw(datasets(syntax))
+    assume(b"\x08\0\x05\0" not in raw)
     ours = [(e.tag, raw[e.offset : e.end] if e.vr != "SQ" else None) for e in walk(raw, syntax) if not e.depth]
     read = data_element_generator(BytesIO(raw), not syntax.explicit, is_little_endian=True)
-    theirs = [(int(e.tag), None if e.tag in SEQUENCES else (e.value or b"")) for e in read if e.tag != 0x00080005]
-    assert [row for row in ours if row[0] != 0x00080005] == theirs
+    theirs = [(int(e.tag), None if e.tag in SEQUENCES else (e.value or b"")) for e in read]
+    assert ours == theirs
 
 
 def test_encapsulated_pixel_data_is_one_element_around_its_fragments() -> None:
