@@ -220,6 +220,16 @@ def test_a_hundred_associations_at_once_lose_nothing() -> None:
     assert len(finished) == many
 
 
+def test_an_association_that_says_little_costs_little() -> None:
+    """Not the size of its receive buffer: 128 KiB at most, thread and all."""
+    with served(associations_per_title=200, associations_per_address=200) as server, contextlib.ExitStack() as stack:
+        echo_seconds(server)
+        before = server.memory()
+        for _ in range(100):
+            assert stack.enter_context(associate(server.address, ECHO)).echo() == 0
+        assert server.memory() - before <= 100 * 128 * 1024
+
+
 # ---- H7: many in turn -----------------------------------------------------------------------
 
 

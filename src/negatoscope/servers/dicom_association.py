@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import socket
 import struct
 import time
@@ -31,7 +32,7 @@ from negatoscope.wire.dul.pdu import CALLING_TITLE_UNKNOWN, TEMPORARY_CONGESTION
 
 log = logging.getLogger(__name__)
 
-RECEIVE_BUFFER = 1 << 20  # bytes; only the part that is ever filled costs memory
+RECEIVE_BUFFER = 1 << 20  # bytes
 Authenticate = Callable[[str, str, str, UserIdentity | None], Actor | None]
 
 
@@ -137,7 +138,9 @@ class Conversation:
         self._node.count("dicom_rejections_total", 1)
 
     def _serve(self) -> None:
-        buffer = bytearray(RECEIVE_BUFFER)
+        # A mapping, not a bytearray: only pages that are ever filled cost memory, and all go back at
+        # the end. The heap would zero the whole buffer, and keep it, for a peer that sends 100 bytes.
+        buffer = mmap.mmap(-1, RECEIVE_BUFFER, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         view, connection, machine = memoryview(buffer), self._connection, self._machine
         while not self._over:
             if self._stopping and self._exchange is None:
