@@ -25,7 +25,8 @@ _numbers = itertools.count(1)
 def postgresql() -> Iterator[EmbeddedPostgreSQL]:
     """One cluster for the whole run, with a migrated template database."""
     folder = Path(tempfile.mkdtemp(prefix="negatoscope-pg-"))
-    server = EmbeddedPostgreSQL(folder)
+    # No sync: a database is made for each test. What depends on durability starts a server of its own.
+    server = EmbeddedPostgreSQL(folder, {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
     assert server.own()
     server.start()
     migrate(server.url)
@@ -40,7 +41,7 @@ def fresh_database(postgresql: EmbeddedPostgreSQL) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     admin = postgresql.url.replace("/negatoscope?", "/postgres?")
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE negatoscope".encode())
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE negatoscope STRATEGY file_copy".encode())
     yield postgresql.url.replace("/negatoscope?", f"/{name}?")
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+
 import psycopg
 import pytest
 from harness import World
@@ -10,10 +13,14 @@ from negatoscope.db import Database, EmbeddedPostgreSQL
 from negatoscope.errors import Unavailable
 
 
-def test_data_checksums_and_synchronous_commit_are_on(postgresql: EmbeddedPostgreSQL) -> None:
-    with psycopg.connect(postgresql.url) as connection:
+def test_data_checksums_and_synchronous_commit_are_on(tmp_path: Path) -> None:
+    server = EmbeddedPostgreSQL(tmp_path)
+    assert server.own()
+    server.start()
+    with closing(psycopg.connect(server.url)) as connection:
         for name, wanted in (("data_checksums", "on"), ("synchronous_commit", "on"), ("fsync", "on")):
             assert connection.execute("SELECT current_setting(%s)", (name,)).fetchone() == (wanted,)
+    server.stop()
 
 
 def test_a_unit_rolls_back_on_an_exception(database: Database) -> None:
