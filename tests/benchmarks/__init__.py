@@ -1,0 +1,1 @@
+"""The project measured beside Orthanc on the same generated data: ``python -m tests.benchmarks``."""
