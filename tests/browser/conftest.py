@@ -117,7 +117,7 @@ def axe() -> Callable[[Page], list[str]]:
 
 @pytest.fixture(scope="session")
 def pictures() -> Path:
-    """Where screenshots go, for people to look at: ``$NEGATOSCOPE_PICTURES`` or a temporary folder."""
-    folder = Path(os.environ.get("NEGATOSCOPE_PICTURES") or tempfile.mkdtemp(prefix="negatoscope-pictures-"))
+    """Where screenshots go, for people to look at: ``$PAGE_PICTURES`` or a temporary folder."""
+    folder = Path(os.environ.get("PAGE_PICTURES") or tempfile.mkdtemp(prefix="negatoscope-pictures-"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder

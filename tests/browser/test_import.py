@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
 from negatoscope.demo import tiny_studies
 from visits import Visit
@@ -16,7 +16,7 @@ from visits import Visit
 DONE = "#queue[data-finished]"
 
 
-def file(name: str, data: bytes) -> dict[str, object]:
+def file(name: str, data: bytes) -> FilePayload:
     return {"name": name, "mimeType": "application/octet-stream", "buffer": data}
 
 

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from negatoscope.errors import Forbidden, TooManyRequests, Unauthenticated
 from negatoscope.model.actor import Actor
+from negatoscope.sharing.accounts import DEMO_LOGIN
 from negatoscope.web import authentication
 from negatoscope.web.i18n import LANGUAGE_COOKIE, LANGUAGES
 from negatoscope.web.pages.common import THEME_COOKIE, THEMES, Visit, own_path, page, see_other
@@ -95,8 +96,9 @@ def _keep(request: Request, response: Response, name: str, value: str) -> None:
 
 
 def _login_page(request: Request, visit: Visit, problem: str = "", status: int = 200) -> Response:
+    accounts = pages_of(request).accounts.demonstrations()
     context = {
-        "demonstrations": pages_of(request).accounts.demonstrations(),
+        "demonstrations": sorted(accounts, key=lambda account: (account.name != DEMO_LOGIN, account.name)),
         "name": visit.form.get("name", [""])[0][:64] if problem else "",
         "next": visit.form.get("next", [request.query_params.get("next", "/")])[0][:2048],
     }
