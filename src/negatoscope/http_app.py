@@ -14,6 +14,7 @@ from negatoscope.bootstrap import Core
 from negatoscope.servers.pixels import PixelPool
 from negatoscope.web.app import build_app
 from negatoscope.web.authentication import Authentication
+from negatoscope.web.openapi import capabilities_routes, document_route
 from negatoscope.web.pages import PageServices, error_response, language_of, page_routes
 from negatoscope.web.qido import qido_routes
 from negatoscope.web.services import Services
@@ -52,6 +53,12 @@ def http_app(built: Core) -> Iterator[Starlette]:
             [*qido_routes(services), *page_routes, *viewer_routes(language=language_of)],
             error_page=error_response,
         )
+        programs = [route for route in app.routes if getattr(route, "path", "").startswith(("/dicom-web", "/wado"))]
+        app.router.routes += capabilities_routes(
+            [route for route in programs if getattr(route, "path", "").startswith("/dicom-web")],
+            authentication.actor_of,
+        )
+        app.router.routes.append(document_route(programs))
         app.state.pages = PageServices(
             settings,
             built.database,

@@ -85,6 +85,7 @@ ROWS: dict[str, Row] = {
     "health-live": _public(),
     "health-ready": _public(frozenset({200, 503})),
     "metrics": _public(),
+    "openapi": _public(),
     "static": _public(frozenset({200, 404})),
     "login": _public(frozenset({200, 303})),
     "sign-in": _public(frozenset({400, 401, 422, 429})),
