@@ -43,14 +43,14 @@ def serve(settings: Settings) -> int:
     http_at, dicom_at = address(settings.http, "http"), address(settings.dicom, "dicom")
     # A signal that comes while things start must end them in order too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    listener = http.listen(*http_at)
+    listener, dicom_listener = _listen("http", http_at), _listen("dicom", dicom_at)
     with database_of(settings, own=True) as (url, embedded):
         metrics.clear(Folders.of(settings).metrics)
         with core(settings, url, connections=2) as built:
             built.recover()
         config = child_config(settings, url)
         specs = [
-            ChildSpec("dicom", "dicom", config),
+            ChildSpec("dicom", "dicom", config, dicom_listener),
             *(ChildSpec(f"http-{n}", "http", config, listener) for n in range(max(1, settings.workers))),
             ChildSpec("worker", "worker", config),
         ]
@@ -75,7 +75,7 @@ def child(kind: str, arguments: Sequence[str]) -> int:
     with core(settings, config["url"], shared_metrics=True) as built:
         built.recover()  # of whoever held this place before us
         if kind == "dicom":
-            _dicom(built)
+            _dicom(built, listener_of(arguments[0]))
         elif kind == "http":
             _http(built, listener_of(arguments[0]))
         elif kind == "worker":
@@ -85,14 +85,20 @@ def child(kind: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _dicom(built: Core) -> None:
+def _dicom(built: Core, listener: socket.socket) -> None:
     settings = built.settings
 
     def authenticate(calling: str, called: str, peer: str, identity: UserIdentity | None) -> Actor | None:
         return built.accounts.actor_of_title(calling, peer, called)
 
     server = DicomServer(
-        address(settings.dicom, "dicom"), settings.title, built.store, authenticate, built.limits, built.metrics.count
+        address(settings.dicom, "dicom"),
+        settings.title,
+        built.store,
+        authenticate,
+        built.limits,
+        built.metrics.count,
+        listener,
     )
     stopped = _stop_signal()
     server.start()
@@ -161,6 +167,14 @@ def _worker(built: Core) -> None:
     for kind in (signal.SIGTERM, signal.SIGINT):
         signal.signal(kind, lambda *_: worker.stop())
     worker.run()
+
+
+def _listen(name: str, where: tuple[str, int]) -> socket.socket:
+    """Taken by the supervisor, so that a port that cannot be had ends the start with one line."""
+    try:
+        return http.listen(*where)
+    except OSError as error:
+        raise SettingsError(f"{name}: cannot listen on {where[0]}:{where[1]}: {error.strerror}") from error
 
 
 def _stop_signal() -> threading.Event:

@@ -101,6 +101,8 @@ class DicomServer:
         authenticate: ``(calling title, called title, address, user identity) -> Actor``, or None for
             a stranger. Called in the association's thread, so it may wait for a database.
         count: metrics hook ``(name, amount)``, called from many threads.
+        listener: a socket that listens on ``address`` already: its owner keeps connections waiting
+            while this process starts again.
     """
 
     def __init__(
@@ -111,8 +113,9 @@ class DicomServer:
         authenticate: Authenticate,
         limits: Limits = DEFAULT_LIMITS,
         count: Count = ignore,
+        listener: socket.socket | None = None,
     ) -> None:
-        self._wanted = address
+        self._wanted, self._given = address, listener
         self._node = Node(title, receiver, authenticate, limits, count)
         self._admission = Admission(limits)
         self._selector = selectors.DefaultSelector()
@@ -139,7 +142,7 @@ class DicomServer:
 
     def start(self) -> None:
         """Listen, and return. OSError when the address cannot be had."""
-        self._listening = socket.create_server(self._wanted, backlog=BACKLOG)
+        self._listening = self._given or socket.create_server(self._wanted, backlog=BACKLOG)
         for one in (self._listening, self._woken, self._wake):
             one.setblocking(False)
         self._selector.register(self._listening, selectors.EVENT_READ)
