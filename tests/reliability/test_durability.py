@@ -119,13 +119,15 @@ def power_loss(rounds: int, count: int, mode: str) -> None:
                 built.start()
                 threads = load(built, token, acknowledged, seed=500 + number, count=count)
                 time.sleep(random.Random(number).uniform(0.5, 2.5))
+                built.kill_all()  # the power goes: nothing is acknowledged from here on ...
                 for mount_process in mounts:
-                    mount_process.send_signal(signal.SIGUSR1)  # the power goes: what is synced by now survives
+                    mount_process.send_signal(signal.SIGUSR1)  # ... and what was synced by then survives
                 until = time.monotonic() + 20
                 while not all((folder / f"{store}.after.done").exists() for store in stores):
                     assert time.monotonic() < until
+                    for store in stores:
+                        os.listdir(built.data / store)  # it handles the signal between two operations
                     time.sleep(0.005)
-                built.kill_all()
                 for thread in threads:
                     thread.join()
             finally:
