@@ -29,8 +29,8 @@ class Visitor:
     def enter(self, login: str, path: str = "/") -> Page:
         """Sign in by the one click of a demonstration."""
         self.open(f"/login?next={path}")
-        self.page.click(f'button[name="name"][value="{login}"]')
-        self.page.wait_for_load_state("load")
+        with self.page.expect_navigation():
+            self.page.click(f'button[name="name"][value="{login}"]')
         return self.page
 
 

@@ -35,17 +35,15 @@ def _(message: str) -> str:
 UNIT_NAMES = {"B": _("B"), "kB": _("kB"), "MB": _("MB"), "GB": _("GB"), "TB": _("TB"), "PB": _("PB")}
 
 
-def choose_language(chosen: str | None, account: str | None, accepted: str | None) -> str:
+def choose_language(chosen: str | None, accepted: str | None) -> str:
     """The language of one request.
 
     Args:
-        chosen: value of the language cookie: an explicit choice wins.
-        account: language of the signed-in account.
+        chosen: value of the language cookie: an explicit choice wins (signing in sets it to the account's).
         accepted: the Accept-Language header, RFC 9110 section 12.5.4.
     """
-    for wish in (chosen, account):
-        if wish in LANGUAGES:
-            return wish
+    if chosen in LANGUAGES:
+        return chosen
     return _best_accepted(accepted or "") or LANGUAGES[0]
 
 

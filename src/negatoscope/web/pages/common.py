@@ -209,7 +209,7 @@ def visit_of(request: Request, form: Mapping[str, list[str]] | None = None) -> V
     """Who asks, and how to speak to them: the cookie is set at sign-in to the account's language."""
     actor = authentication.visitor_of(request)
     chosen = request.cookies.get(LANGUAGE_COOKIE)
-    speech = Speech(choose_language(chosen, None, request.headers.get("accept-language")))
+    speech = Speech(choose_language(chosen, request.headers.get("accept-language")))
     theme = request.cookies.get(THEME_COOKIE, "")
     return Visit(
         actor=actor,
@@ -330,4 +330,4 @@ def language_of(request: Request) -> str:
     """The language of a request, for doors that are no page of this package (the viewer)."""
     asked = request.query_params.get("lng", "")[:2].lower()
     chosen = asked or request.cookies.get(LANGUAGE_COOKIE)
-    return choose_language(chosen, None, request.headers.get("accept-language"))
+    return choose_language(chosen, request.headers.get("accept-language"))

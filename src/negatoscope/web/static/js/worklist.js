@@ -65,3 +65,9 @@ async function forever() {
   setTimeout(forever, EVERY_MS);
 }
 setTimeout(forever, EVERY_MS);
+
+// What was typed before the scripts had come, or kept by the browser on going back, is searched too.
+addEventListener("load", () => {
+  const field = document.getElementById("q");
+  if (field.value !== field.defaultValue) htmx.trigger("#search", "submit");
+});
