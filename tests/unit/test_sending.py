@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +15,7 @@ from negatoscope.errors import CorruptObject
 from negatoscope.model.checksum import BLOCK
 from negatoscope.model.stored import Container, InstanceRecord, Location
 from negatoscope.web import sending
-from negatoscope.web.sending import BATCH, STEP, Body, Piece, Span, VerifiedResponse
+from negatoscope.web.sending import BATCH, STEP, Body, Piece, ReadSteps, Room, Span, VerifiedResponse
 
 STORED = bytes(range(256)) * (3 * BLOCK // 256) + b"tail"
 
@@ -33,6 +33,11 @@ def span(offset: int, length: int) -> Span:
     return Span(record(), offset, length)
 
 
+def steps(wanted: Span, step: int) -> Iterator[bytes]:
+    for at in range(0, wanted.length, step):
+        yield STORED[wanted.offset + at : wanted.offset + min(at + step, wanted.length)]
+
+
 class Peer:
     """A connection whose buffer takes ``room`` bytes and is emptied when ``drain`` is called."""
 
@@ -47,10 +52,14 @@ class Peer:
     def full(self) -> bool:
         return self.buffered >= self.room
 
-    async def drained(self) -> None:
-        if self.full:
-            await asyncio.sleep(self.pause_s)
+    async def drained(self, timeout_s: float | None = None) -> bool:
+        if not self.full:
+            return True
+        in_time = timeout_s is None or self.pause_s < timeout_s
+        await asyncio.sleep(self.pause_s if timeout_s is None else min(self.pause_s, timeout_s))
+        if in_time:
             self.buffered = 0
+        return in_time
 
     def cut(self) -> None:
         self.was_cut = True
@@ -61,11 +70,17 @@ class Peer:
         self.buffered += len(message.get("body", b""))
 
 
-def deliver(pieces: list[Piece], peer: Peer, reader: Callable[[Span], bytes] = read, method: str = "GET") -> None:
-    body = Body(pieces, reader)
-    first = body.read(BATCH)
+def deliver(
+    pieces: list[Piece],
+    peer: Peer,
+    reader: Callable[[Span], bytes] = read,
+    method: str = "GET",
+    room: Room | None = None,
+    stepper: ReadSteps = steps,
+) -> None:
+    body = Body(pieces, reader, stepper, room or Room())
     with ThreadPoolExecutor(1) as executor:
-        response = VerifiedResponse(body, first, executor, headers={})
+        response = VerifiedResponse(body, body.fill(BATCH), executor, headers={})
         scope = {"type": "http", "method": method, "extensions": {sending.CONNECTION: peer}}
         asyncio.run(response(scope, None, peer.send))  # type: ignore[arg-type]  # nothing is received
 
@@ -77,7 +92,7 @@ WHOLE = b"head" + STORED + b"between" + STORED[BLOCK - 3 : 2 * BLOCK + 4] + STOR
 @given(st.lists(st.sampled_from([1, 5, 1000, STEP, BATCH, BLOCK + 1, 1 << 40]), min_size=1))
 def test_reading_in_any_steps_gives_the_same_bytes(budgets: list[int]) -> None:
     pieces: list[Piece] = [b"head", span(BLOCK - 3, 9), span(2, 5), b"end"]
-    body, got = Body(pieces, read), b""
+    body, got = Body(pieces, read, steps, Room()), b""
     while chunk := body.read(budgets[len(got) % len(budgets)]):
         got += b"".join(chunk)
     assert got == b"head" + STORED[BLOCK - 3 : BLOCK + 6] + STORED[2:7] + b"end"
@@ -99,18 +114,46 @@ def test_a_slow_reader_gets_everything_too(monkeypatch: pytest.MonkeyPatch) -> N
     assert bytes(peer.got) == WHOLE
 
 
-def test_what_waits_for_a_slow_reader_is_read_again_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_for_a_slow_reader_is_let_go_and_read_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "PATIENCE_S", 0.001)
     monkeypatch.setattr(sending, "QUICK_S", 0.0)
     lengths: list[int] = []
+    room = Room(4 * BATCH)
 
     def noting(wanted: Span) -> bytes:
         lengths.append(wanted.length)
         return read(wanted)
 
-    deliver([span(0, len(STORED))], Peer(STEP, pause_s=0.003), noting)
-    assert lengths[:2] == [BLOCK, BLOCK], "one batch and one ahead, before anybody knows"
-    assert set(lengths[2:-1]) == {STEP}
+    def noting_steps(wanted: Span, step: int) -> Iterator[bytes]:
+        assert room.take(4 * BATCH), "nothing is held while a slow reader is served"
+        room.give(4 * BATCH)
+        lengths.append(-step)
+        return steps(wanted, step)
+
+    peer = Peer(STEP, pause_s=0.003)
+    deliver([span(0, len(STORED))], peer, noting, room=room, stepper=noting_steps)
+    assert bytes(peer.got) == STORED
+    assert lengths[:3] == [BLOCK, BLOCK, -STEP], "one batch and one ahead, before anybody knows; then one walk"
+    assert room.take(4 * BATCH), "all room was given back"
+
+
+def test_without_room_a_body_is_read_in_steps_from_the_start() -> None:
+    def never(wanted: Span) -> bytes:
+        raise AssertionError(wanted)
+
+    peer = Peer()
+    deliver(
+        [span(0, BATCH + 5), b"end"],
+        peer,
+        lambda wanted: never(wanted) if wanted.length > STEP else read(wanted),
+        room=Room(STEP),
+    )
+    assert bytes(peer.got) == STORED[: BATCH + 5] + b"end"
+
+
+@pytest.mark.parametrize(("taken", "fits"), [(BATCH - 1, True), (BATCH, True), (BATCH + 1, False)])
+def test_room_is_bounded(taken: int, fits: bool) -> None:
+    assert Room(BATCH).take(taken) is fits
 
 
 def test_bytes_that_fail_their_checksum_end_the_body_early() -> None:

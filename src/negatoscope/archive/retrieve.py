@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import google_crc32c
 from psycopg.rows import tuple_row
 
 from negatoscope.archive import manifest
@@ -189,17 +190,53 @@ class Retrieval:
         if offset < 0 or length < 0 or offset + length > location.length:
             raise RangeNotSatisfiable(f"bytes {offset} to {offset + length} of {location.length}")
         start, end = covering(offset, length, location.length)
-        try:
-            data = self._containers.read(
-                location.container, location.container_id, location.offset + start, end - start
-            )
-        except CorruptObject as error:
-            self.report(Flaw(location, "missing", record.sop_instance_uid, study_uid))
-            raise CorruptObject("stored bytes are missing") from error
+        data = self._raw(record, start, end - start, study_uid)
         if not blocks_match(data, location.crcs, start):
             self.report(Flaw(location, "altered", record.sop_instance_uid, study_uid))
             raise CorruptObject("stored bytes do not match their checksum")
         return data if len(data) == length else data[offset - start : offset - start + length]
+
+    def read_steps(
+        self, record: InstanceRecord, offset: int, length: int, step: int, study_uid: str = ""
+    ) -> Iterator[bytes]:
+        """The same bytes, at most ``step`` at a time, for a reader that should hold no more.
+
+        The checksum of a block grows with its steps; the last step of a block is given only once it matches,
+        so whoever gets them all has verified bytes. Raises as :meth:`read_range`.
+        """
+        place = record.location
+        if offset < 0 or length < 0 or offset + length > place.length:
+            raise RangeNotSatisfiable(f"bytes {offset} to {offset + length} of {place.length}")
+        start, end = covering(offset, length, place.length)
+        crc, wanted_until = 0, offset + length
+        for at in _cuts(start, end, offset, wanted_until, step):
+            data = self._raw(record, at.start, at.stop - at.start, study_uid)
+            crc = google_crc32c.extend(crc, data)
+            last_wanted = at.stop == wanted_until or at.stop % BLOCK == 0
+            if last_wanted and at.stop % BLOCK and at.stop != place.length:
+                # The range ends within a block: the rest of the block is read for its checksum alone.
+                for rest in range(at.stop, min(end, place.length), step):
+                    more = self._raw(record, rest, min(step, end - rest), study_uid)
+                    crc = google_crc32c.extend(crc, more)
+            if last_wanted:
+                block = at.start // BLOCK
+                if crc.to_bytes(4, "big") != place.crcs[4 * block : 4 * block + 4]:
+                    self.report(Flaw(place, "altered", record.sop_instance_uid, study_uid))
+                    raise CorruptObject("stored bytes do not match their checksum")
+                crc = 0
+            given = [data]
+            del data  # while it is with the reader, nothing here holds it too
+            if at.start >= offset:
+                yield given.pop()
+
+    def _raw(self, record: InstanceRecord, offset: int, length: int, study_uid: str) -> bytes:
+        """Unverified bytes of the data set. Raises CorruptObject: they are not there."""
+        place = record.location
+        try:
+            return self._containers.read(place.container, place.container_id, place.offset + offset, length)
+        except CorruptObject as error:
+            self.report(Flaw(place, "missing", record.sop_instance_uid, study_uid))
+            raise CorruptObject("stored bytes are missing") from error
 
     def stored_metadata(self, holding: SeriesHolding) -> bytes | None:
         """The gzip of the DICOM JSON array of a closed series, as packing made it; None for an open one.
@@ -246,6 +283,17 @@ class Retrieval:
             "bytes_unverified kind=%s container=%s id=%d offset=%d sop_instance_uid=%s",
             flaw.kind, location.container, location.container_id, location.offset, flaw.sop_instance_uid,
         )  # fmt: skip
+
+
+def _cuts(start: int, end: int, offset: int, until: int, step: int) -> Iterator[range]:
+    """Steps from block-aligned ``start`` to ``until``: none crosses a block's end or ``offset``."""
+    at = start
+    while at < until:
+        stop = min(at + step, at // BLOCK * BLOCK + BLOCK, until, end)
+        if at < offset < stop:
+            stop = offset
+        yield range(at, stop)
+        at = stop
 
 
 def _known(versions: dict[int, int]) -> dict[str, list[int]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import logging
 import signal
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 CONNECTION = "negatoscope.connection"  # key of this protocol in scope["extensions"]
 _SIOCOUTQ = 0x5411  # Linux: bytes in the socket's send queue not yet acknowledged by the peer
+_M_ARENA_MAX = -8  # malloc.h
 _PHRASES = {
     400: "Bad Request",
     408: "Request Timeout",
@@ -76,11 +78,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._heard = self._answered = self._now()
         self._queued, self._queued_since = 0, self._now()
         self._refused = False
+        self._drain_waiter: asyncio.Future[bool] | None = None
         if len(self.connections) > self.bounds.connections:
             self._refuse(503, "too many connections")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._wake(True)
         self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
@@ -114,8 +118,27 @@ class BoundedProtocol(HttpToolsProtocol):
     def gone(self) -> bool:
         return self.transport.is_closing()
 
-    async def drained(self) -> None:
-        await self.flow.drain()
+    async def drained(self, timeout_s: float | None = None) -> bool:
+        """No exception for a timeout: its traceback would keep what the waiting frames hold."""
+        if not self.flow.write_paused:
+            return True
+        waiter: asyncio.Future[bool] = self.loop.create_future()
+        self._drain_waiter = waiter
+        timer = None if timeout_s is None else self.loop.call_later(timeout_s, self._wake, False)
+        try:
+            return await waiter
+        finally:
+            self._drain_waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._wake(True)
+
+    def _wake(self, drained: bool) -> None:
+        if self._drain_waiter is not None and not self._drain_waiter.done():
+            self._drain_waiter.set_result(drained)
 
     def cut(self) -> None:
         self.transport.abort()
@@ -236,6 +259,13 @@ def listen(host: str, port: int, backlog: int = 1024) -> socket.socket:
     return listener
 
 
+def bound_heaps(most: int = 2) -> None:
+    """Have glibc keep few heaps: with one a thread, blocks of a MiB that come and go in sixteen threads would
+    each leave their holes behind. Elsewhere than on glibc nothing happens."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, most)
+
+
 def serve(
     app: ASGIApp,
     listener: socket.socket,
@@ -248,6 +278,7 @@ def serve(
     ``started`` is called once with a function that stops the server; that function may be called from any
     thread. Off the main thread no signal is taken.
     """
+    bound_heaps()
     protocol = type("Protocol", (BoundedProtocol,), {"bounds": bounds})
     config = uvicorn.Config(
         app,

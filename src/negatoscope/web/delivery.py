@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,7 +21,7 @@ from negatoscope.errors import NotAcceptable, NotFound, RangeNotSatisfiable
 from negatoscope.model.actor import Right, Scope
 from negatoscope.model.stored import InstanceRecord, SeriesHolding
 from negatoscope.web.media_types import Choice, Offer, accept_of, describe, preferences
-from negatoscope.web.sending import AT_ONCE, Body, GeneratedResponse, Piece, Span, VerifiedResponse, length_of
+from negatoscope.web.sending import AT_ONCE, BATCH, Body, GeneratedResponse, Piece, Span, VerifiedResponse, length_of
 from negatoscope.web.services import DOOR, Services
 
 INSTANCE_PATH = "/dicom-web/studies/{study_uid}/series/{series_uid}/instances/{sop_instance_uid}"
@@ -124,24 +124,22 @@ def unchanged(request: Request, tag: str) -> Response | None:
 # Answers ------------------------------------------------------------------------------------------
 
 
-def reader(services: Services) -> Callable[[Span], bytes]:
-    """Reads spans verified."""
-
-    def read(span: Span) -> bytes:
-        return services.retrieval.read_range(span.record, span.offset, span.length, span.study_uid)
-
-    return read
-
-
 def answer(
     services: Services, pieces: Sequence[Piece], headers: Mapping[str, str], *, status: int = 200
 ) -> VerifiedResponse:
     """A body of known length, read so far that what is damaged at its start is a 500 and not half a body."""
-    body = Body(pieces, reader(services))
-    first = body.read(AT_ONCE if body.length <= AT_ONCE else 1)
+    retrieval = services.retrieval
+
+    def read(span: Span) -> bytes:
+        return retrieval.read_range(span.record, span.offset, span.length, span.study_uid)
+
+    def steps(span: Span, step: int) -> Iterator[bytes]:
+        return retrieval.read_steps(span.record, span.offset, span.length, step, span.study_uid)
+
+    body = Body(pieces, read, steps, services.room)
     return VerifiedResponse(
         body,
-        first,
+        body.fill(body.length if body.length <= AT_ONCE else BATCH),
         services.executor,
         status=status,
         headers=headers,

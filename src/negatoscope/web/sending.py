@@ -3,7 +3,8 @@
 A body is a list of pieces: bytes of ours (part headers) and spans of stored objects. Its length is known
 before it starts. A fast reader gets batches of a MiB, the next one read while one is sent. When the
 connection's buffer stays full, everything that was read is let go, and once there is room again 64 KiB are
-read anew: so a slow reader costs 64 KiB, whatever it asked for.
+read anew: so a slow reader costs 64 KiB, whatever it asked for. All responses together hold a bounded
+amount; who comes when it is used up is sent 64 KiB at a time from the start.
 
 A checksum that fails after the first byte ends the connection before the announced length and before the
 closing boundary: no client can take half for a whole.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 CONNECTION = "negatoscope.connection"  # in scope["extensions"], set by servers.http
 STEP = 64 << 10  # bytes handed to the transport at once
 BATCH = 1 << 20  # bytes read at once for a reader that keeps up
+MOST_HELD = 16 << 20  # bytes read and not yet sent, over all responses of a process; over it steps are read
 AT_ONCE = 4 << 20  # a body up to this length is read whole before it starts
 PATIENCE_S = 0.25  # a buffer full for longer makes a slow reader
 QUICK_S = 0.05  # a slow reader that empties its buffer within this is read ahead for again
@@ -46,8 +49,8 @@ class Connection(Protocol):
         """The peer has left."""
         ...
 
-    async def drained(self) -> None:
-        """Return when there is room again, or the peer has left."""
+    async def drained(self, timeout_s: float | None = None) -> bool:
+        """Wait until there is room again or the peer has left; False: neither came in time."""
         ...
 
     def cut(self) -> None:
@@ -68,19 +71,74 @@ class Span:
 Data = bytes | memoryview
 Piece = Data | Span
 ReadSpan = Callable[[Span], bytes]
+ReadSteps = Callable[[Span, int], Iterator[bytes]]
 
 
 def length_of(pieces: Sequence[Piece]) -> int:
     return sum(piece.length if isinstance(piece, Span) else len(piece) for piece in pieces)
 
 
+class Room:
+    """How much all responses of a process may hold. Thread-safe."""
+
+    def __init__(self, most: int = MOST_HELD) -> None:
+        self._left = most
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether there was room; if so give it back with :meth:`give`."""
+        with self._lock:
+            fits = self._left >= size
+            if fits:
+                self._left -= size
+            return fits
+
+    def give(self, size: int) -> None:
+        with self._lock:
+            self._left += size
+
+
+class Batch:
+    """Bytes read and not yet sent. The room they take is given back by :meth:`release`, or with the object."""
+
+    __slots__ = ("_held", "_room", "data")
+
+    def __init__(self, data: list[Data], room: Room, held: int) -> None:
+        self.data, self._room, self._held = data, room, held
+
+    @property
+    def length(self) -> int:
+        return sum(map(len, self.data))
+
+    def release(self) -> None:
+        self.data = []
+        held, self._held = self._held, 0
+        if held:
+            self._room.give(held)
+
+    def __del__(self) -> None:
+        self.release()
+
+
 class Body:
     """Pieces and a reader over them. Not thread-safe: one read at a time."""
 
-    def __init__(self, pieces: Sequence[Piece], read: ReadSpan) -> None:
-        self.pieces, self._read = pieces, read
+    def __init__(self, pieces: Sequence[Piece], read: ReadSpan, steps: ReadSteps, room: Room) -> None:
+        """``read`` gives a span whole; ``steps`` gives it a few bytes at a time, without holding more."""
+        self.pieces, self._read, self._steps, self._room = pieces, read, steps, room
         self.length = length_of(pieces)
         self._index, self._offset = 0, 0  # next byte to read: piece, offset in it
+        self._walking: tuple[tuple[int, int], Iterator[bytes]] | None = None  # where steps go on, and the steps
+
+    def fill(self, budget: int) -> Batch:
+        """:meth:`read` of ``budget`` bytes, or of one step when there is no room for more."""
+        if budget <= STEP:
+            return Batch(self.read(budget), self._room, 0)
+        if not self._room.take(budget):
+            return Batch(self.read(STEP), self._room, 0)
+        batch = Batch([], self._room, budget)  # gives the room back whatever happens
+        batch.data = self.read(budget)
+        return batch
 
     @property
     def position(self) -> tuple[int, int]:
@@ -109,9 +167,21 @@ class Body:
     def _read_span(self, span: Span, budget: int) -> bytes:
         at = span.offset + self._offset
         left = span.length - self._offset
-        if left > budget >= BATCH:  # end on a block, so that none is read and verified twice
-            budget = (at + budget) // BLOCK * BLOCK - at or budget
+        if budget <= STEP < left:
+            return self._step(span, at, left)
+        if budget > STEP:  # end on a block, so that none is read and verified twice
+            budget = -(-(at + budget) // BLOCK) * BLOCK - at
         return self._read(Span(span.record, at, min(left, budget), span.study_uid))
+
+    def _step(self, span: Span, at: int, left: int) -> bytes:
+        """The next few bytes of a span, going on from the last ones when nothing came between."""
+        if self._walking is None or self._walking[0] != self.position:
+            steps = self._steps(Span(span.record, at, left, span.study_uid), STEP)
+        else:
+            steps = self._walking[1]
+        data = next(steps)
+        self._walking = ((self._index, self._offset + len(data)), steps)
+        return data
 
     def seek(self, position: tuple[int, int], forward: int) -> None:
         """Go ``forward`` bytes on from a position taken earlier."""
@@ -132,26 +202,30 @@ class VerifiedResponse:
     def __init__(
         self,
         body: Body,
-        first: list[Data],
+        first: Batch,
         executor: Executor,
         *,
         status: int = 200,
         headers: Mapping[str, str],
         sent: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self._body, self._first, self._executor = body, first, executor
+        self._body, self._executor = body, executor
+        self._first: Batch | None = first
         self.status_code = status
         self._headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         self._headers.append((b"content-length", str(body.length).encode("ascii")))
         self._sent = sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        first, self._first = self._first, None  # who sends it lets go of it
         await send({"type": "http.response.start", "status": self.status_code, "headers": self._headers})
-        if scope["method"] == "HEAD" or not self._body.length:
+        if first is None or scope["method"] == "HEAD" or not self._body.length:
             await send({"type": "http.response.body", "body": b""})
             return
         connection = (scope.get("extensions") or {}).get(CONNECTION)
-        await _Sending(self._body, self._first, self._executor, connection, send).run()
+        sending = _Sending(self._body, first, self._executor, connection, send)
+        del first
+        await sending.run()
         self._sent(self._body.length)
 
 
@@ -181,9 +255,7 @@ class GeneratedResponse:
 class _Sending:
     """One body on its way to one connection."""
 
-    def __init__(
-        self, body: Body, first: list[Data], executor: Executor, connection: Connection | None, send: Send
-    ) -> None:
+    def __init__(self, body: Body, first: Batch, executor: Executor, connection: Connection | None, send: Send) -> None:
         self._body, self._batch, self._executor = body, first, executor
         self._connection, self._send = connection, send
         self._left = body.length
@@ -194,33 +266,26 @@ class _Sending:
         start = (0, 0)  # where the batch began
         while self._left and not self._gone():
             after = self._body.position
-            ahead = None if self._slow or not self._more_than_batch() else self._fetch(BATCH)
-            try:
-                sent = await self._send_batch()
-                if self._slow and self._left:
-                    if ahead is not None:
-                        await ahead  # the body takes one reader at a time; what it read is let go
-                    self._batch, ahead = [], None
-                    self._body.seek(start, sent)
-                    await self._wait()
-                    after = self._body.position
-                    ahead = self._fetch(STEP)
-                if self._left and ahead is not None:
-                    self._batch, start = await ahead, after
-            finally:
+            ahead = None if self._slow or self._left <= self._batch.length else self._fetch(BATCH)
+            sent = await self._send_batch()
+            self._batch.release()
+            if self._slow and self._left:
                 if ahead is not None:
-                    ahead.cancel()
+                    (await ahead).release()  # the body takes one reader at a time
+                self._body.seek(start, sent)
+                await self._wait()
+                after = self._body.position
+                ahead = self._fetch(STEP)
+            if ahead is not None:
+                self._batch, start = await ahead, after
 
-    def _more_than_batch(self) -> bool:
-        return self._left > sum(map(len, self._batch))
-
-    def _fetch(self, budget: int) -> asyncio.Future[list[Data]]:
-        return self._loop.run_in_executor(self._executor, self._body.read, budget)
+    def _fetch(self, budget: int) -> asyncio.Future[Batch]:
+        return self._loop.run_in_executor(self._executor, self._body.fill, budget)
 
     async def _send_batch(self) -> int:
         """Send what was read until the end or until the reader proves slow; the number of bytes sent."""
         sent = 0
-        for data in self._batch:
+        for data in self._batch.data:
             view = memoryview(data)
             for at in range(0, len(data), STEP):
                 if self._full() and not await self._room():
@@ -233,11 +298,7 @@ class _Sending:
 
     async def _room(self) -> bool:
         """Wait a little for room; whether it came in time. A slow reader is one that makes us wait longer."""
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self._wait()
-        except TimeoutError:
-            self._slow = True
+        self._slow = self._connection is not None and not await self._connection.drained(PATIENCE_S)
         return not self._slow and not self._gone()
 
     async def _wait(self) -> None:
@@ -245,7 +306,7 @@ class _Sending:
         began = self._loop.time()
         if self._connection is not None:
             await self._connection.drained()
-        self._slow = self._slow and self._loop.time() - began > QUICK_S
+        self._slow = self._loop.time() - began > QUICK_S
 
     def _full(self) -> bool:
         return self._connection is not None and self._connection.full

@@ -21,6 +21,7 @@ from negatoscope.settings import Settings
 from negatoscope.sharing import policy
 from negatoscope.web.authentication import Authentication
 from negatoscope.web.pixel_work import PixelWork
+from negatoscope.web.sending import Room
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +48,7 @@ class Services:
     commits: Executor  # waits for commits of received objects
     authentication: Authentication
     limits: Limits = DEFAULT_LIMITS
+    room: Room = field(default_factory=Room)  # what responses may hold
     ready: Mapping[str, Callable[[], bool]] = field(default_factory=dict)  # checks of /health/ready
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
