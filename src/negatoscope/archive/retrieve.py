@@ -189,6 +189,8 @@ class Retrieval:
         location = record.location
         if offset < 0 or length < 0 or offset + length > location.length:
             raise RangeNotSatisfiable(f"bytes {offset} to {offset + length} of {location.length}")
+        if not length:
+            return b""
         start, end = covering(offset, length, location.length)
         data = self._raw(record, start, end - start, study_uid)
         if not blocks_match(data, location.crcs, start):
@@ -207,6 +209,8 @@ class Retrieval:
         place = record.location
         if offset < 0 or length < 0 or offset + length > place.length:
             raise RangeNotSatisfiable(f"bytes {offset} to {offset + length} of {place.length}")
+        if not length:
+            return
         start, end = covering(offset, length, place.length)
         crc, wanted_until = 0, offset + length
         for at in _cuts(start, end, offset, wanted_until, step):
@@ -245,7 +249,7 @@ class Retrieval:
         """
         if holding.pack_id is None or any(r.location.container is Container.SEGMENT for r in holding.instances):
             return None
-        with self._transactions.unit(None) as unit:
+        with self._transactions.statements(None) as unit:
             row = unit.execute(QUERIES["stored_metadata"], {"pack_id": holding.pack_id}).fetchone()
         if row is None:
             return None

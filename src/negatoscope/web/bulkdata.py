@@ -19,16 +19,18 @@ from negatoscope.model.stored import InstanceRecord, SeriesHolding
 from negatoscope.web.delivery import (
     Answer,
     answer,
+    cut,
     disclose,
     find_by_path,
     generated,
+    parse_range,
     ranged,
     tag_of,
     unchanged,
     wanted,
 )
 from negatoscope.web.media_types import MULTIPART, OCTET_STREAM, Offer
-from negatoscope.web.sending import Piece, Span
+from negatoscope.web.sending import Piece, Span, length_of
 from negatoscope.web.services import Services
 from negatoscope.wire.multipart import MultipartWriter, new_boundary
 
@@ -43,7 +45,7 @@ def retrieve_value(services: Services, request: Request) -> Answer:
     if not _PATH.fullmatch(path):
         raise NotFound("bulk data")
     choice = wanted(request, VALUE)[0]
-    bare = choice.offer.part is None or request.headers.get("range") is not None
+    bare = choice.offer.part is None
     found = find_by_path(services, request)
     tag = tag_of(found, path, bare)
     if same := unchanged(request, tag):
@@ -53,9 +55,16 @@ def retrieve_value(services: Services, request: Request) -> Answer:
     if bare:
         return ranged(services, request, [value], {"etag": tag, "content-type": OCTET_STREAM})
     writer = MultipartWriter(new_boundary())
-    head = writer.part_head({"Content-Type": OCTET_STREAM, "Content-Location": request.url.path}, first=True)
-    headers = {"etag": tag, "content-type": writer.content_type(OCTET_STREAM)}
-    return answer(services, [head, value, writer.closing], headers)
+    length = length_of([value])
+    bounds = parse_range(request.headers.get("range"), length)
+    headers = {"etag": tag, "content-type": writer.content_type(OCTET_STREAM), "accept-ranges": "bytes"}
+    about = {"Content-Type": OCTET_STREAM, "Content-Location": request.url.path}
+    pieces: list[Piece] = [value]
+    if bounds is not None:  # the range is of the value: the parts of multipart/related are values, PS3.18 8.6.1.2
+        about["Content-Range"] = headers["content-range"] = f"bytes {bounds[0]}-{bounds[1] - 1}/{length}"
+        pieces = cut(pieces, *bounds)
+    pieces = [writer.part_head(about, first=True), *pieces, writer.closing]
+    return answer(services, pieces, headers, status=200 if bounds is None else 206)
 
 
 def retrieve_all(services: Services, request: Request) -> Answer:
