@@ -174,7 +174,7 @@ def test_the_configuration_points_at_this_origin_and_nowhere_else(made: Path) ->
     (source,) = config["dataSources"]  # type: ignore[misc]  # JSON of our own making
     assert source["configuration"]["wadoRoot"] == source["configuration"]["qidoRoot"] == "/dicom-web"  # type: ignore[has-type]
     assert config["showStudyList"] is False
-    assert config["investigationalUseDialog"] == {"option": "always"}
+    assert config["investigationalUseDialog"] == {"option": "never"}
 
 
 def test_the_notice_is_in_the_language_of_the_page() -> None:

@@ -167,7 +167,8 @@ def app_config(language: str, token: str | None, dicom_web: str = "/dicom-web", 
         "showErrorDetails": "dev",
         "maxNumRequests": {"interaction": 100, "thumbnail": 5, "prefetch": 25},
         # not a certified medical device: said at the start of every session
-        "investigationalUseDialog": {"option": "always"},
+        # our own words stand in the bar at all times, in the reader's language; this one is English and covers images
+        "investigationalUseDialog": {"option": "never"},
         "defaultDataSourceName": "negatoscope",
         "dataSources": [source],
     }
