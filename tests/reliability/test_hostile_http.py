@@ -206,6 +206,19 @@ def test_hundreds_of_silent_sockets_do_not_slow_a_good_client(patient: int) -> N
     assert grown < 50 << 20
 
 
+def test_answers_on_one_connection_never_wait_for_a_late_acknowledgement(patient: int) -> None:
+    """Without TCP_NODELAY each takes 40 ms: Nagle's algorithm against delayed acknowledgements."""
+    client = http.client.HTTPConnection("127.0.0.1", patient, timeout=10)
+    waits = []
+    for _ in range(20):
+        began = time.monotonic()
+        client.request("GET", "/health/live")
+        client.getresponse().read()
+        waits.append(time.monotonic() - began)
+    client.close()
+    assert sorted(waits)[10] < 0.03
+
+
 # Bodies
 
 
