@@ -29,6 +29,10 @@ class Transactions(Protocol):
         """
         ...
 
+    def statements(self, establishments: Sequence[int] | None) -> AbstractContextManager[Unit]:
+        """No transaction around: each statement commits by itself, a pipeline as a whole. Bounds as ``unit``."""
+        ...
+
     def reading(self, scope: Scope) -> AbstractContextManager[Unit]:
         """A unit bounded by the scope's establishment. Queries join ``readable_study`` besides."""
         ...

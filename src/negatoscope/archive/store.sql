@@ -4,13 +4,13 @@ SELECT pg_advisory_xact_lock_shared(20021, establishment_id) FROM unnest(%(estab
 
 -- insert_instances --
 WITH incoming AS (
-    SELECT * FROM unnest(
-        %(establishment_id)s::int[], %(sop_instance_uid)s::text[], %(uid_hash)s::bigint[], %(series_id)s::bigint[],
-        %(sop_class_uid)s::text[], %(transfer_syntax_uid)s::text[], %(instance_number)s::int[], %(rows)s::int[],
-        %(columns)s::int[], %(number_of_frames)s::int[], %(sha256)s::bytea[], %(segment_id)s::bigint[],
-        %(segment_offset)s::bigint[], %(length)s::bigint[], %(crcs)s::bytea[], %(actor_id)s::bigint[])
-    AS t (establishment_id, sop_instance_uid, uid_hash, series_id, sop_class_uid, transfer_syntax_uid, instance_number,
-          rows, columns, number_of_frames, sha256, segment_id, segment_offset, length, crcs, actor_id)
+    SELECT establishment_id, sop_instance_uid, uid_hash, series_id, sop_class_uid, transfer_syntax_uid, instance_number,
+        rows, columns, number_of_frames, decode(sha256, 'hex') AS sha256, segment_id, segment_offset, length,
+        decode(crcs, 'hex') AS crcs, actor_id
+    FROM json_to_recordset(%(receipts)s::json) AS t (establishment_id int, sop_instance_uid text, uid_hash bigint,
+        series_id bigint, sop_class_uid text, transfer_syntax_uid text, instance_number int, rows int, columns int,
+        number_of_frames int, sha256 text, segment_id bigint, segment_offset bigint, length bigint, crcs text,
+        actor_id bigint)
 ), inserted AS (
     INSERT INTO instance (establishment_id, sop_instance_uid, series_id, sop_class_uid, transfer_syntax_uid,
         instance_number, rows, columns, number_of_frames, sha256, segment_id, segment_offset, length, crcs, actor_id)

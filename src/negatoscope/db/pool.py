@@ -58,8 +58,16 @@ class Database:
             Unavailable: no database, or no free connection in time. Nothing was committed, unless the
                 connection broke in COMMIT itself: whoever retries must be idempotent.
         """
-        wall = "*" if establishments is None else ",".join(map(str, establishments))
-        with self._connection(wall) as connection, connection.transaction():
+        with self._connection(_wall(establishments)) as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def statements(self, establishments: Sequence[int] | None) -> Iterator[Unit]:
+        """No transaction around: each statement commits by itself, a pipeline as a whole, in one round trip.
+
+        Raises: as :meth:`unit`.
+        """
+        with self._connection(_wall(establishments)) as connection:
             yield connection
 
     @contextmanager
@@ -81,6 +89,10 @@ class Database:
             if isinstance(error, psycopg.OperationalError) and not _is_outage(error):
                 raise
             raise Unavailable("the index cannot be reached") from error
+
+
+def _wall(establishments: Sequence[int] | None) -> str:
+    return "*" if establishments is None else ",".join(map(str, establishments))
 
 
 def _is_outage(error: psycopg.OperationalError) -> bool:
