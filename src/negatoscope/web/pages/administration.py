@@ -20,11 +20,10 @@ from negatoscope.errors import BadRequest, Conflict, Forbidden, NegatoscopeError
 from negatoscope.model.actor import Actor, Right, Role
 from negatoscope.sharing import policy
 from negatoscope.web.pages.common import MenuItem, Visit, page, see_other
-from negatoscope.web.pages.figures import QUERIES, FigureReader
+from negatoscope.web.pages.figures import QUERIES
 from negatoscope.web.pages.services import pages_of
 
 LISTED = 500  # rows of one list
-_figures = FigureReader()
 
 
 def _(message: str) -> str:
@@ -89,7 +88,8 @@ def screen_page(
     screen = SCREENS[section]
     if screen not in screens:
         raise NotFound("nothing here by that name")
-    figures = _figures.read(pages_of(request), _bounds(visit))
+    pages = pages_of(request)
+    figures = pages.figures.read(pages, _bounds(visit))
     counts = {"quarantine": figures.quarantine_open, "alerts": figures.damage_open}
     shared = {
         "screen": screen.item,

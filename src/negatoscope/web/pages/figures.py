@@ -6,9 +6,11 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
+from negatoscope.archive.ports import Transactions
 from negatoscope.queries import load_queries
-from negatoscope.web.pages.services import PageServices
+from negatoscope.settings import Settings
 
 QUERIES = load_queries("negatoscope.web.pages", "administration.sql")
 FRESH_S = 10.0  # a screen asks every few seconds, and counting a large index is not free
@@ -45,6 +47,15 @@ class Figures:
         return bool(self.disk_total) and self.disk_free < 2 * self.reserve
 
 
+class Source(Protocol):
+    """Where the numbers come from."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def database(self) -> Transactions: ...
+
+
 class FigureReader:
     """Reads them, and keeps each answer for ``FRESH_S``. Thread-safe."""
 
@@ -52,23 +63,23 @@ class FigureReader:
         self._lock = threading.Lock()
         self._kept: dict[int | None, tuple[float, Figures]] = {}
 
-    def read(self, services: PageServices, establishment_id: int | None) -> Figures:
+    def read(self, source: Source, establishment_id: int | None) -> Figures:
         """Numbers of one establishment, or with ``None`` of the platform. Raises ``Unavailable``."""
         with self._lock:
             at, kept = self._kept.get(establishment_id, (0.0, None))
             if kept is not None and time.monotonic() - at < FRESH_S:
                 return kept
-        figures = _read(services, establishment_id)
+        figures = _read(source, establishment_id)
         with self._lock:
             self._kept[establishment_id] = (time.monotonic(), figures)
         return figures
 
 
-def _read(services: PageServices, establishment_id: int | None) -> Figures:
-    settings = services.settings
+def _read(source: Source, establishment_id: int | None) -> Figures:
+    settings = source.settings
     started = time.monotonic()
     bounds = {"establishment_id": establishment_id}
-    with services.database.unit(None) as unit:
+    with source.database.unit(None) as unit:
         row = dict(unit.execute(QUERIES["holdings"], bounds).fetchone() or {})
         row |= unit.execute(QUERIES["open_work"], bounds).fetchone() or {}
         if establishment_id is None:

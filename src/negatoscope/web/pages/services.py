@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
@@ -12,6 +12,7 @@ from negatoscope.archive.retrieve import Retrieval
 from negatoscope.audit.trail import Trail
 from negatoscope.settings import Settings
 from negatoscope.sharing import Accounts, Logins
+from negatoscope.web.pages.figures import FigureReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class PageServices:
     accounts: Accounts
     logins: Logins
     quarantine: Quarantine
+    figures: FigureReader = field(default_factory=FigureReader)
 
 
 def pages_of(request: Request) -> PageServices:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -23,7 +23,14 @@ from negatoscope.sharing.policy import scope
 from negatoscope.web.pages import report
 from negatoscope.web.pages.common import Visit, page
 from negatoscope.web.pages.services import pages_of
-from negatoscope.web.pages.words import WITHOUT_PICTURES, WrittenName, window_presets, written_age, written_name
+from negatoscope.web.pages.words import (
+    REPORT_FLAGS,
+    WITHOUT_PICTURES,
+    WrittenName,
+    window_presets,
+    written_age,
+    written_name,
+)
 
 PRIORS = 50  # listed at most; the worklist has the rest
 SERIES = 500
@@ -150,14 +157,8 @@ def _study(request: Request, visit: Visit, asking: Scope) -> tuple[StudyView, li
         holdings = services.retrieval.locate(scope(visit.signed_in, Right.RETRIEVE), study_uid)
     by_uid = {holding.series_uid: holding for holding in holdings}
     cards = tuple(_card(row, by_uid.get(text_of(row, "0020000E")), bool(holdings)) for row in rows)
-    view = study_view(found.rows[0], visit)
     size = sum(record.location.length for holding in holdings for record in holding.instances)
-    return _with_series(view, cards, size), holdings
-
-
-def _with_series(view: StudyView, cards: tuple[SeriesCard, ...], size: int) -> StudyView:
-    fields = {name: getattr(view, name) for name in StudyView.__dataclass_fields__}
-    return StudyView(**{**fields, "series": cards, "bytes": size})
+    return replace(study_view(found.rows[0], visit), series=cards, bytes=size), holdings
 
 
 def _card(row: Mapping[str, Any], holding: SeriesHolding | None, located: bool) -> SeriesCard:
@@ -246,7 +247,7 @@ def show_report(request: Request, visit: Visit) -> Response:
         raise NotFound("nothing here by that name")
     services.trail.disclose(asking, Disclosure.VIEW, [study.study_uid], "page", visit.address)
     data = b"".join(services.retrieval.read(record, study.study_uid))
-    context = {"study": study, "report": report.read_report(data, record.transfer_syntax_uid)}
+    context = {"study": study, "report": report.read_report(data, record.transfer_syntax_uid), "flags": REPORT_FLAGS}
     return page(request, visit, "report.html", context, section="worklist")
 
 

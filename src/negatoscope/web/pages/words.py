@@ -162,3 +162,11 @@ RIGHTS = {
     "retrieve": _("Retrieve"),
     "worklist": _("Worklist and procedure steps"),
 }
+
+# Completion (0040,A491) and Verification Flag (0040,A493) of a structured report.
+REPORT_FLAGS = {
+    "COMPLETE": _("complete"),
+    "PARTIAL": _("partial"),
+    "VERIFIED": _("verified"),
+    "UNVERIFIED": _("not verified"),
+}
