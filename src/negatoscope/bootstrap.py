@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,9 @@ from negatoscope.archive.segments import advance_segment, create_segment, pack_n
 from negatoscope.archive.store import Store
 from negatoscope.audit.trail import Trail
 from negatoscope.db import Database, EmbeddedPostgreSQL, EmbeddedPostgreSQLError, migrate
-from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
+from negatoscope.dicom.limits import Limits
 from negatoscope.metrics import Metrics
-from negatoscope.settings import Settings
+from negatoscope.settings import Settings, build
 from negatoscope.sharing import Accounts, Logins
 from negatoscope.storage.filesystem import Containers
 from negatoscope.storage.packs import Packs
@@ -110,7 +110,7 @@ def die(error: BaseException) -> None:
 @contextmanager
 def core(settings: Settings, url: str, *, connections: int = 16, shared_metrics: bool = False) -> Iterator[Core]:
     """The use cases, closed in order on leaving: segments are sealed, events written, connections returned."""
-    folders, limits = Folders.of(settings), DEFAULT_LIMITS
+    folders, limits = Folders.of(settings), settings.limits
     with ExitStack() as stack:
         metrics = Metrics(folders.metrics if shared_metrics else None)
         database = Database(url, size=connections)
@@ -205,10 +205,9 @@ def _answers(url: str) -> bool:
 
 def child_config(settings: Settings, url: str) -> dict[str, Any]:
     """What the supervisor hands to a child on standard input: it may hold a password, so no command line."""
-    fields = {name: getattr(settings, name) for name in settings.__slots__}
-    return {"url": url, "settings": {name: str(v) if isinstance(v, Path) else v for name, v in fields.items()}}
+    values = {name: getattr(settings, name) for name in settings.__slots__ if name not in ("data", "limits")}
+    return {"url": url, "data": str(settings.data), "settings": values, "limits": asdict(settings.limits)}
 
 
 def settings_of(config: Mapping[str, Any]) -> Settings:
-    fields = dict(config["settings"])
-    return Settings(data=Path(fields.pop("data")), **fields)
+    return build(Path(config["data"]), config["settings"], config["limits"])

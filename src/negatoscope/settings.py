@@ -1,6 +1,7 @@
-"""One frozen object; each field has unit, default and help. ``docs/settings.md`` is generated from it.
+"""One frozen object; each field has unit, default and help. ``docs/reference/settings.md`` is generated from it.
 
-Read from the environment (``NEGATOSCOPE_<NAME>``) over ``DATA/negatoscope.toml`` over the defaults.
+Read from the environment (``NEGATOSCOPE_<NAME>``, ``NEGATOSCOPE_LIMIT_<NAME>``) over
+``DATA/negatoscope.toml`` over the defaults.
 Unknown keys are refused: a misspelt setting must not be silently ignored.
 """
 
@@ -9,12 +10,16 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
+
 PREFIX = "NEGATOSCOPE_"
-NOT_SETTINGS = {"NEGATOSCOPE_CACHE", "NEGATOSCOPE_CORPUS"}  # of the tools and the tests, not of a server
+LIMIT_PREFIX = "NEGATOSCOPE_LIMIT_"
+# of the tools and the tests, not of a server
+NOT_SETTINGS = {"NEGATOSCOPE_CACHE", "NEGATOSCOPE_CORPUS", "NEGATOSCOPE_SHARED"}
 
 
 class SettingsError(Exception):
@@ -51,6 +56,10 @@ class Settings:
     pixel_children: int = setting(2, "processes that decode pixels", "processes")
     pixel_memory: int = setting(1 << 30, "address space of one pixel child", "bytes")
     pixel_cpu_s: int = setting(20, "CPU time of one pixel job", "seconds")
+    limits: Limits = field(
+        default=DEFAULT_LIMITS,
+        metadata={"help": "table [limits] of the file, or NEGATOSCOPE_LIMIT_<NAME>: see limits", "unit": ""},
+    )
     log_level: str = setting("info", "debug, info, warning or error")
 
 
@@ -61,26 +70,42 @@ def load(data: Path, given: Mapping[str, Any], environment: Mapping[str, str] | 
         SettingsError: unknown key, or a value of the wrong kind.
     """
     environment = os.environ if environment is None else environment
-    kinds = get_type_hints(Settings)
-    names = {f.name for f in fields(Settings)} - {"data"}
     values: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     file = data / "negatoscope.toml"
     if file.exists():
         try:
-            from_file = tomllib.loads(file.read_text(encoding="utf-8"))
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"{file}: {error}") from error
-        if unknown := sorted(set(from_file) - names):
-            raise SettingsError(f"{file}: unknown setting {unknown[0]}")
-        values |= from_file
+        limits = values.pop("limits", {})
+        if not isinstance(limits, dict):
+            raise SettingsError(f"{file}: limits is a table")
     for variable, text in environment.items():
-        if variable.startswith(PREFIX) and variable not in NOT_SETTINGS:
-            name = variable[len(PREFIX) :].lower()
-            if name not in names:
-                raise SettingsError(f"unknown setting {variable}")
-            values[name] = text
+        if variable in NOT_SETTINGS:
+            continue
+        if variable.startswith(LIMIT_PREFIX):
+            limits[variable[len(LIMIT_PREFIX) :].lower()] = text
+        elif variable.startswith(PREFIX):
+            values[variable[len(PREFIX) :].lower()] = text
     values |= {name: value for name, value in given.items() if value is not None}
-    return Settings(data=data, **{name: _read(name, value, kinds[name]) for name, value in values.items()})
+    return build(data, values, limits)
+
+
+def build(data: Path, values: Mapping[str, Any], limits: Mapping[str, Any]) -> Settings:
+    """Settings of named values, each read as its kind. Raises SettingsError."""
+    known = {name: kind for name, kind in get_type_hints(Settings).items() if name not in ("data", "limits")}
+    return Settings(
+        data=data,
+        limits=Limits(**_read_all(limits, get_type_hints(Limits), "limit")),
+        **_read_all(values, known, "setting"),
+    )
+
+
+def _read_all(values: Mapping[str, Any], kinds: Mapping[str, type], what: str) -> dict[str, Any]:
+    if unknown := sorted(set(values) - set(kinds)):
+        raise SettingsError(f"unknown {what} {unknown[0]}")
+    return {name: _read(name, value, kinds[name]) for name, value in values.items()}
 
 
 def _read(name: str, value: Any, kind: type) -> Any:
