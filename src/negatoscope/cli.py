@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import logging
 import re
 import sys
 import uuid
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["child"]:
         return serve.child(given[1], given[2:])
     options = _parser().parse_args(given)
+    logging.getLogger().addHandler(logging.NullHandler())  # a command says what it has to say itself; serve logs
     try:
         return int(options.command(options, _settings(options)))
     except NegatoscopeError as error:
@@ -121,7 +123,8 @@ def _import(options: argparse.Namespace, settings: Settings) -> int:
     counts = {"stored": 0, "already stored": 0, "quarantined": 0, "skipped": 0, "refused": 0}
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with _core(settings) as built, Progress(*columns, console=console, transient=True) as progress:
+    hidden = not console.is_terminal
+    with _core(settings) as built, Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         actor = built.accounts.system_actor(options.establishment)
         source = Source(
             actor.actor_id,
@@ -143,7 +146,9 @@ def _import(options: argparse.Namespace, settings: Settings) -> int:
             if imported.reason:
                 print(f"{imported.path}: {name}: {imported.reason}")
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
-    return 1 if counts["refused"] else 0
+    if refused := counts["refused"]:
+        raise Failure("1 file was refused" if refused == 1 else f"{refused} files were refused")
+    return 0
 
 
 def _quarantine_list(options: argparse.Namespace, settings: Settings) -> int:
@@ -191,7 +196,8 @@ def _progress(text: str) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description} {task.completed:.0f}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(text, total=None)
         yield lambda done: progress.update(bar, completed=done)
 
@@ -213,7 +219,9 @@ def _scrub(options: argparse.Namespace, settings: Settings) -> int:
             )
         )
     print(f"{report.packs} packs, {report.objects} objects, {report.bytes} bytes read; {len(report.found)} damaged")
-    return 1 if report.found else 0
+    if report.found:
+        raise Failure(f"{len(report.found)} damaged")
+    return 0
 
 
 def _rebuild_index(options: argparse.Namespace, settings: Settings) -> int:
@@ -223,7 +231,9 @@ def _rebuild_index(options: argparse.Namespace, settings: Settings) -> int:
         f"{rebuilt.series} series of {rebuilt.instances} instances from {rebuilt.packs} packs, "
         f"{rebuilt.records} objects from segments, {rebuilt.unreadable} unreadable files"
     )
-    return 1 if rebuilt.unreadable else 0
+    if rebuilt.unreadable:
+        raise Failure(f"{rebuilt.unreadable} files could not be read")
+    return 0
 
 
 def _verify_audit(options: argparse.Namespace, settings: Settings) -> int:
