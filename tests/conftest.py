@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from harness import ArchiveBench, World, new_archive
@@ -19,6 +21,11 @@ from negatoscope.db import Database, EmbeddedPostgreSQL, migrate
 from negatoscope.model.actor import Actor, ActorKind, Right, Role
 
 _numbers = itertools.count(1)
+
+# The same examples at every run of `make test`, so that main is never red by chance; `make soak` searches on.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=2_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 @pytest.fixture(scope="session")

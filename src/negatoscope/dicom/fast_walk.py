@@ -205,7 +205,8 @@ def _elements(
             vr = b"SQ" if tag in _SEQUENCES else b""
         position += header
         if tag & 0xFFFF == 0xFFFE:
-            if tag != _ITEM_END or length or header != 8 or not undefined:
+            # Of a delimiter, where explicit elements have their VR, is half of its length.
+            if tag != _ITEM_END or length or header != 8 or not undefined or (explicit and vr != b"\0\0"):
                 raise Unusual
             return position, count, None
         if vr == b"SQ":

@@ -369,3 +369,13 @@ def test_the_fast_path_is_the_one_taken(monkeypatch: pytest.MonkeyPatch) -> None
         assert agree(ct(syntax), syntax)
         assert find(ct(syntax), syntax, DEFAULT_LIMITS).keys() >= UIDS.keys()
     assert not hasattr(fast_walk, "walk")
+
+
+def test_a_delimiter_with_a_length_is_no_delimiter_on_either_path() -> None:
+    """Found by search: half of the length of an explicit item delimiter stands where elements have their VR."""
+    items = bytes.fromhex("feff00e0fffffffffeff0de000000000feff00e0fffffffffeff0de001000000")
+    data = b"\xff\xff\xff\xffSQ\0\0" + len(items).to_bytes(4, "little") + items
+    with pytest.raises(InvalidObject):
+        find_by_walk(data, EXPLICIT, frozenset(WANTED), DEFAULT_LIMITS)
+    with pytest.raises(Unusual):
+        find_fast(data, True, {}, DEFAULT_LIMITS)
