@@ -25,7 +25,7 @@ lint: .venv/.installed  ## ruff, mypy strict, import-linter, codespell
 bench: install  ## side by side with Orthanc; writes docs/performance.md
 	@.venv/bin/python tools/peers.py && .venv/bin/python -m tests.benchmarks
 soak: install  ## long reliability runs: kill, fuzz, power loss
-	@.venv/bin/python tools/peers.py && .venv/bin/python -m pytest -q -m soak
+	@.venv/bin/python tools/peers.py && HYPOTHESIS_PROFILE=search .venv/bin/python -m pytest -q -m soak
 lock:     ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header -q -o requirements.lock
 clean:    ## remove what the other targets made, demonstration data included
