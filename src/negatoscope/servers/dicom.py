@@ -13,12 +13,13 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from negatoscope.archive.ports import Receiver
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
-from negatoscope.servers.dicom_association import Authenticate, Conversation, Node, quick_acknowledge
+from negatoscope.servers.dicom_association import Authenticate, Conversation, Node, Operations
+from negatoscope.servers.dicom_link import quick_acknowledge
 from negatoscope.servers.dicom_negotiation import refusal
 from negatoscope.servers.dicom_store import Count, where
 from negatoscope.wire.dul import Association, Role
@@ -92,7 +93,7 @@ class _Waiting:
 
 
 class DicomServer:
-    """Receives objects by C-STORE and answers C-ECHO.
+    """Receives objects by C-STORE, answers C-ECHO, and gives room to further operations.
 
     Args:
         address: host and port to listen on; port 0 takes a free one, see :attr:`address`.
@@ -103,6 +104,7 @@ class DicomServer:
         count: metrics hook ``(name, amount)``, called from many threads.
         listener: a socket that listens on ``address`` already: its owner keeps connections waiting
             while this process starts again.
+        operations: services besides these two, as query/retrieve.
     """
 
     def __init__(
@@ -114,9 +116,10 @@ class DicomServer:
         limits: Limits = DEFAULT_LIMITS,
         count: Count = ignore,
         listener: socket.socket | None = None,
+        operations: Sequence[Operations] = (),
     ) -> None:
         self._wanted, self._given = address, listener
-        self._node = Node(title, receiver, authenticate, limits, count)
+        self._node = Node(title, receiver, authenticate, limits, count, operations)
         self._admission = Admission(limits)
         self._selector = selectors.DefaultSelector()
         self._waiting: dict[socket.socket, _Waiting] = {}  # in order of arrival

@@ -8,16 +8,18 @@ import mmap
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from negatoscope.archive.ports import Receiver
 from negatoscope.dicom.limits import Limits
 from negatoscope.errors import NegatoscopeError
 from negatoscope.model.actor import Actor
 from negatoscope.servers import dicom_negotiation as negotiation
+from negatoscope.servers.dicom_link import Gone, Link, quick_acknowledge
 from negatoscope.servers.dicom_store import Count, Exchange, Peer, open_exchange, where
-from negatoscope.wire.dimse import Command, MessageReader, encode
+from negatoscope.wire.dimse import Command, Message, MessageReader, encode
 from negatoscope.wire.dimse.commands import C_CANCEL
 from negatoscope.wire.dul import Association, ProtocolViolation
 from negatoscope.wire.dul.events import (
@@ -36,6 +38,19 @@ RECEIVE_BUFFER = 1 << 20  # bytes
 Authenticate = Callable[[str, str, str, UserIdentity | None], Actor | None]
 
 
+class Operations(Protocol):
+    """Services besides verification and storage, whose operations may last and answer many times."""
+
+    @property
+    def services(self) -> Sequence[negotiation.Service]:
+        """What is accepted on their behalf."""
+        ...
+
+    def open(self, message: Message, context: tuple[str, str], peer: Peer, link: Link) -> Exchange | None:
+        """What answers ``message``; None: not theirs. ``finish`` may raise Gone and ProtocolViolation."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """What every association of one server is given."""
@@ -45,12 +60,7 @@ class Node:
     authenticate: Authenticate
     limits: Limits
     count: Count
-
-
-def quick_acknowledge(connection: socket.socket) -> None:
-    """Answer the next segment at once: peers with Nagle's algorithm on wait for it. Linux forgets; set it again."""
-    if hasattr(socket, "TCP_QUICKACK"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    operations: Sequence[Operations] = ()
 
 
 def make_blocking(connection: socket.socket, receive_s: float, send_s: float) -> None:
@@ -77,6 +87,7 @@ class Conversation:
         self._node, self._connection, self._machine = node, connection, machine
         self._address, self._leave = address, leave
         self._messages = MessageReader()
+        self._link = Link(connection, machine)
         self._exchange: Exchange | None = None
         self._exchange_context = 0
         self._peer: Peer | None = None
@@ -127,7 +138,9 @@ class Conversation:
             self._reject(rejection)
             return False
         self._peer = Peer(actor, request.calling_title, self._address)
-        accepted = negotiation.accept(request, actor, limits)
+        more = [service for operations in self._node.operations for service in operations.services]
+        accepted = negotiation.accept(request, actor, limits, (*negotiation.SERVICES, *more))
+        self._link.extended = {one.sop_class_uid: one.information for one in accepted.user.extended}
         self._send(self._machine.accept(accepted, time.monotonic()))
         self._node.count("dicom_associations_total", 1)
         return True
@@ -164,8 +177,11 @@ class Conversation:
     def _handle(self, events: list[Event]) -> None:
         """Act on events in order. Data set bytes of one receive go to the archive in one call."""
         fragments: list[memoryview] = []
+        waiting = self._link.waiting  # an operation that lasts adds what comes meanwhile
+        waiting.extend(events)
         try:
-            for event in events:
+            while waiting:
+                event = waiting.popleft()
                 if isinstance(event, DataReceived):
                     self._messages.data(event)
                     fragments.append(event.data)
@@ -190,11 +206,17 @@ class Conversation:
             return
         assert self._peer is not None
         self._exchange_context = message.context_id
-        self._exchange = open_exchange(
-            message, self._machine.contexts, self._peer, self._node.receiver, self._node.count
-        )
+        self._exchange = self._open(message, self._peer)
         if not message.command.has_data_set:
             self._finish()
+
+    def _open(self, message: Message, peer: Peer) -> Exchange:
+        contexts = self._machine.contexts
+        for operations in self._node.operations:
+            exchange = operations.open(message, contexts[message.context_id], peer, self._link)
+            if exchange is not None:
+                return exchange
+        return open_exchange(message, contexts, peer, self._node.receiver, self._node.count)
 
     def _write(self, fragments: list[memoryview]) -> None:
         if fragments and self._exchange is not None:
@@ -203,13 +225,20 @@ class Conversation:
         fragments.clear()
 
     def _finish(self) -> None:
-        if self._exchange is not None:
+        if self._exchange is None:
+            return
+        context_id = self._exchange_context
+        try:
             response = self._exchange.finish()
+        except Gone:  # what ended the association comes next, unless it just broke
+            self._over = self._over or not self._link.waiting
+            return
+        finally:
             self._exchange = None
-            self._respond(response)
+        self._respond(context_id, response)
 
-    def _respond(self, response: Command) -> None:
-        parts = self._machine.data(self._exchange_context, encode(response), command=True)
+    def _respond(self, context_id: int, response: Command) -> None:
+        parts = self._machine.data(context_id, encode(response), command=True)
         self._send(b"".join(part for pair in parts for part in pair))
 
     def _end(self, event: Event) -> None:

@@ -16,7 +16,8 @@ from types import TracebackType
 from negatoscope.archive.ports import Buffer
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
 from negatoscope.errors import Unavailable, UnsupportedSOPClass
-from negatoscope.servers.dicom_association import make_blocking, quick_acknowledge
+from negatoscope.servers.dicom_association import make_blocking
+from negatoscope.servers.dicom_link import quick_acknowledge, send_all, send_data
 from negatoscope.wire.dimse import Command, Element, MessageReader, encode, request
 from negatoscope.wire.dimse.commands import C_ECHO, C_STORE, MEDIUM_PRIORITY, Value
 from negatoscope.wire.dul import Association, ProtocolViolation, Role
@@ -36,7 +37,6 @@ from negatoscope.wire.dul.pdu import AssociateAccept, AssociateReject, Associate
 VERIFICATION = "1.2.840.10008.1.1"
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 CHUNK = 1 << 16  # bytes read at once
-BATCH = 64  # buffers given to one sendmsg
 LAST_MESSAGE_ID = 0xFFFF
 
 
@@ -91,6 +91,11 @@ class Sender:
         granted = self.accepted.user.asynchronous_operations if self.accepted else None
         return granted.invoked if granted else 1
 
+    @property
+    def contexts(self) -> dict[int, tuple[str, str]]:
+        """Accepted presentation contexts: abstract syntax, transfer syntax."""
+        return self._machine.contexts
+
     def context_for(self, sop_class_uid: str, transfer_syntax_uid: str) -> int:
         """The accepted context for an object. Raises UnsupportedSOPClass when there is none."""
         for context_id, accepted in self._machine.contexts.items():
@@ -112,29 +117,31 @@ class Sender:
         return self.answer()
 
     def begin_store(
-        self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, data: Iterable[Buffer]
+        self,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        data: Iterable[Buffer],
+        originator: tuple[str, int] | None = None,
     ) -> int:
         """Send without waiting; the message ID. At most :attr:`window` of them before an :meth:`answer`.
 
         ``data`` is the data set in pieces of any size. Only what ``sendmsg`` holds is in memory.
+        ``originator``: AE title and message ID of the C-MOVE that this is a part of.
         """
         context_id = self.context_for(sop_class_uid, transfer_syntax_uid)
-        message_id = self._ask(
-            context_id,
-            C_STORE,
-            {
-                Element.AFFECTED_SOP_CLASS_UID: sop_class_uid,
-                Element.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
-                Element.PRIORITY: MEDIUM_PRIORITY,
-            },
-            data_set=True,
-        )
-        pieces = iter(data)
-        held: Buffer = next(pieces, b"")
-        for piece in pieces:
-            self._send_data(context_id, held, last=False)
-            held = piece
-        self._send_data(context_id, held, last=True)
+        values: dict[Element, Value] = {
+            Element.AFFECTED_SOP_CLASS_UID: sop_class_uid,
+            Element.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
+            Element.PRIORITY: MEDIUM_PRIORITY,
+        }
+        if originator is not None:
+            values[Element.MOVE_ORIGINATOR_TITLE], values[Element.MOVE_ORIGINATOR_MESSAGE_ID] = originator
+        message_id = self._ask(context_id, C_STORE, values, data_set=True)
+        try:
+            send_data(self._connection, self._machine, context_id, data)
+        except OSError as error:
+            raise PeerUnavailable(f"connection lost while sending: errno {error.errno}") from error
         return message_id
 
     def answer(self) -> Command:
@@ -193,31 +200,11 @@ class Sender:
         self._send(b"".join(part for pair in parts for part in pair))
         return self._message_id
 
-    def _send_data(self, context_id: int, data: Buffer, last: bool) -> None:
-        waiting: list[Buffer] = []
-        for pair in self._machine.data(context_id, data, command=False, last=last):
-            waiting += pair
-            if len(waiting) >= BATCH:
-                self._send_all(waiting)
-                waiting = []
-        if waiting:
-            self._send_all(waiting)
-
-    def _send_all(self, buffers: list[Buffer]) -> None:
-        """``sendmsg`` until all is sent."""
+    def _send(self, data: bytes) -> None:
         try:
-            sent = self._connection.sendmsg(buffers)
-            for buffer in buffers:
-                if sent >= len(buffer):
-                    sent -= len(buffer)
-                else:
-                    self._connection.sendall(memoryview(buffer)[sent:])
-                    sent = 0
+            send_all(self._connection, [data])
         except OSError as error:
             raise PeerUnavailable(f"connection lost while sending: errno {error.errno}") from error
-
-    def _send(self, data: bytes) -> None:
-        self._send_all([data])
 
     def _next(self) -> Event:
         """The next event; waits for it. Data set bytes are copied by nobody: see DataReceived."""

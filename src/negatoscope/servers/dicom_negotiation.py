@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from negatoscope.dicom.limits import Limits
@@ -35,17 +35,29 @@ LARGEST_WINDOW = 32  # operations a peer may have outstanding
 STORAGE_INFORMATION = bytes([2, 0, 3, 0, 0, 0])
 
 
+def takes_syntax(uid: str) -> bool:
+    """Whether data sets in transfer syntax ``uid`` are kept as they come: the known ones and private ones."""
+    return uid in TRANSFER_SYNTAXES or (is_valid_uid(uid) and not uid.startswith(DICOM_ROOT))
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """SOP classes that we serve as SCP, and the right that their use asks for."""
 
     covers: Callable[[str], bool]
     right: Right | None  # None: everyone who may associate
+    takes: Callable[[str], bool] = takes_syntax  # transfer syntaxes
+    extended: Callable[[bytes], bytes] | None = None  # what is granted of an extended negotiation
+    gives: bool = False  # its operations send objects on the same association (C-GET)
+
+
+def storage_information(proposed: bytes) -> bytes:
+    return STORAGE_INFORMATION
 
 
 SERVICES = (
     Service(lambda uid: uid == VERIFICATION, None),
-    Service(is_storage_class, Right.STORE),
+    Service(is_storage_class, Right.STORE, extended=storage_information),
 )
 
 
@@ -67,15 +79,12 @@ def is_title(title: str) -> bool:
     return 1 <= len(title) <= 16 and all(" " <= letter <= "~" and letter != "\\" for letter in title)
 
 
-def takes_syntax(uid: str) -> bool:
-    """Whether data sets in transfer syntax ``uid`` are kept as they come: the known ones and private ones."""
-    return uid in TRANSFER_SYNTAXES or (is_valid_uid(uid) and not uid.startswith(DICOM_ROOT))
-
-
-def accept(request: AssociateRequest, actor: Actor, limits: Limits) -> AssociateAccept:
+def accept(
+    request: AssociateRequest, actor: Actor, limits: Limits, services: Sequence[Service] = SERVICES
+) -> AssociateAccept:
     """The acceptance: each context answered for itself; every option answered only if it was proposed."""
-    proposed = {role.sop_class_uid: role for role in request.user.roles}
-    answers = tuple(_answer(context, actor, proposed) for context in request.contexts)
+    granted = _Granted(request, actor, services)
+    answers = tuple(granted.answer(context) for context in request.contexts)
     accepted = {answer.context_id for answer in answers if answer.result == ACCEPTED}
     classes = {context.abstract_syntax for context in request.contexts if context.context_id in accepted}
     window, identity = request.user.asynchronous_operations, request.user.user_identity
@@ -84,12 +93,10 @@ def accept(request: AssociateRequest, actor: Actor, limits: Limits) -> Associate
         UserInformation(
             maximum_length=limits.pdu_offered,
             asynchronous_operations=_window(window) if window else None,
-            roles=tuple(RoleSelection(uid, role.scu, False) for uid, role in proposed.items() if uid in classes),
-            extended=tuple(
-                ExtendedNegotiation(extended.sop_class_uid, STORAGE_INFORMATION)
-                for extended in request.user.extended
-                if extended.sop_class_uid in classes and is_storage_class(extended.sop_class_uid)
+            roles=tuple(
+                RoleSelection(uid, *granted.roles(uid)) for uid in dict.fromkeys(granted.proposed) if uid in classes
             ),
+            extended=tuple(granted.extended(one) for one in request.user.extended if granted.extends(one, classes)),
             # It was checked by ``authenticate``; the answer is empty but for Kerberos and SAML tickets.
             identity_answer=b"" if identity and identity.positive_response else None,
         ),
@@ -97,19 +104,48 @@ def accept(request: AssociateRequest, actor: Actor, limits: Limits) -> Associate
     )
 
 
-def _answer(context: PresentationContext, actor: Actor, roles: dict[str, RoleSelection]) -> ContextAnswer:
-    """The first transfer syntax that we take, in the order of the peer, so that bytes stay as they are."""
-    fallback = context.transfer_syntaxes[0] if context.transfer_syntaxes else ""
-    service = next((service for service in SERVICES if service.covers(context.abstract_syntax)), None)
-    if service is None:
-        return ContextAnswer(context.context_id, ABSTRACT_SYNTAX_UNSUPPORTED, fallback)
-    role = roles.get(context.abstract_syntax)
-    if (service.right and service.right not in actor.rights) or (role and not role.scu):
-        return ContextAnswer(context.context_id, USER_REJECTION, fallback)
-    for uid in context.transfer_syntaxes:
-        if takes_syntax(uid):
-            return ContextAnswer(context.context_id, ACCEPTED, uid)
-    return ContextAnswer(context.context_id, TRANSFER_SYNTAXES_UNSUPPORTED, fallback)
+class _Granted:
+    """What one requestor gets of what it proposes."""
+
+    def __init__(self, request: AssociateRequest, actor: Actor, services: Sequence[Service]) -> None:
+        self.proposed = {role.sop_class_uid: role for role in request.user.roles}
+        self._services, self._rights = services, actor.rights
+        self._gives = any(service.gives for service in services)
+
+    def answer(self, context: PresentationContext) -> ContextAnswer:
+        """The first transfer syntax that we take, in the order of the peer, so that bytes stay as they are."""
+        fallback = context.transfer_syntaxes[0] if context.transfer_syntaxes else ""
+        service = self._service(context.abstract_syntax)
+        if service is None:
+            return ContextAnswer(context.context_id, ABSTRACT_SYNTAX_UNSUPPORTED, fallback)
+        if not any(self.roles(context.abstract_syntax)):
+            return ContextAnswer(context.context_id, USER_REJECTION, fallback)
+        for uid in context.transfer_syntaxes:
+            if service.takes(uid):
+                return ContextAnswer(context.context_id, ACCEPTED, uid)
+        return ContextAnswer(context.context_id, TRANSFER_SYNTAXES_UNSUPPORTED, fallback)
+
+    def roles(self, uid: str) -> tuple[bool, bool]:
+        """Whether the requestor may be SCU, and SCP, of a class: to send us objects, and to be sent them by C-GET."""
+        service, role = self._service(uid), self.proposed.get(uid)
+        scu = service is not None and (service.right is None or service.right in self._rights)
+        if role is None:
+            return scu, False
+        receives = self._gives and Right.RETRIEVE in self._rights and is_storage_class(uid)
+        return scu and role.scu, receives and role.scp
+
+    def extends(self, proposed: ExtendedNegotiation, classes: set[str]) -> bool:
+        service = self._service(proposed.sop_class_uid)
+        return proposed.sop_class_uid in classes and service is not None and service.extended is not None
+
+    def extended(self, proposed: ExtendedNegotiation) -> ExtendedNegotiation:
+        service = self._service(proposed.sop_class_uid)
+        assert service is not None
+        assert service.extended is not None
+        return ExtendedNegotiation(proposed.sop_class_uid, service.extended(proposed.information))
+
+    def _service(self, uid: str) -> Service | None:
+        return next((service for service in self._services if service.covers(uid)), None)
 
 
 def _window(proposed: AsynchronousOperations) -> AsynchronousOperations:

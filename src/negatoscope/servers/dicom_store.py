@@ -9,13 +9,14 @@ from typing import Protocol
 
 from negatoscope.archive.ports import Buffer, Receiver, Reception
 from negatoscope.errors import (
+    Forbidden,
     MismatchedObject,
     NegatoscopeError,
     UnsupportedSOPClass,
     title,
     wire_form,
 )
-from negatoscope.model.actor import Actor
+from negatoscope.model.actor import Actor, Right
 from negatoscope.model.source import Announced, Door, Source
 from negatoscope.wire.dimse.commands import C_ECHO, C_STORE, SUCCESS, Command, Element, response_to
 from negatoscope.wire.dimse.messages import Message
@@ -147,11 +148,13 @@ def _announced(command: Command, context: tuple[str, str]) -> Announced:
 def open_exchange(
     message: Message, contexts: dict[int, tuple[str, str]], peer: Peer, receiver: Receiver, count: Count
 ) -> Exchange:
-    """What answers ``message``, a request. Rights were judged when its context was accepted."""
+    """What answers ``message``, a request of verification or storage."""
     command = message.command
     if command.field == C_ECHO:
         return Answer(command, SUCCESS)
     if command.field == C_STORE:
+        if Right.STORE not in peer.actor.rights:  # its context was accepted for C-GET alone
+            return Answer(command, wire_form(Forbidden()).dimse, "no right to store")
         if not command.has_data_set:
             return Answer(command, wire_form(MismatchedObject()).dimse, "no data set")
         return Storing(command, contexts[message.context_id], peer.source(), receiver, count)
