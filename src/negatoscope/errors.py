@@ -152,4 +152,4 @@ def wire_form(error: NegatoscopeError) -> WireForm:
 def title(error: NegatoscopeError) -> str:
     """The first sentence of the class's docstring: what a problem document shows as title."""
     doc = type(error).__doc__ or NegatoscopeError.__doc__ or ""
-    return doc.strip().split("\n", 1)[0]
+    return doc.strip().split("\n", 1)[0].split(". ", 1)[0].rstrip(".") + "."

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -26,8 +26,8 @@ class SettingsError(Exception):
     """A setting is unknown or cannot be read; the message names it and the file or variable."""
 
 
-def setting(default: Any, text: str, unit: str = "") -> Any:
-    return field(default=default, metadata={"help": text, "unit": unit})
+def setting(default: Any, text: str, unit: str = "", choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": text, "unit": unit, "choices": choices})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +43,11 @@ class Settings:
     secure_cookies: bool = setting(False, "mark session cookies Secure; set it when people come over HTTPS")
     trusted_proxies: str = setting("", "addresses whose X-Forwarded-For is believed, comma separated")
     quiet_s: float = setting(30.0, "a series without new instances for this long is packed", "seconds")
-    pack_syntax: str = setting("", "recompress on packing: empty (as received), htj2k or jpeg-ls, lossless")
+    pack_syntax: str = setting(
+        "", "recompress on packing: empty (as received), htj2k or jpeg-ls, lossless", choices=("", "htj2k", "jpeg-ls")
+    )
     reserve_bytes: int = setting(256 << 20, "free space kept back: below it objects are refused", "bytes")
     segment_bytes: int = setting(256 << 20, "a segment longer than this is sealed", "bytes")
-    group_commit_s: float = setting(0.0, "longest wait for company before a commit", "seconds")
     scrub_interval_s: float = setting(30 * 86400.0, "the whole store is verified at least this often", "seconds")
     retired_grace_s: float = setting(600.0, "bytes no longer referred to are deleted after this", "seconds")
     session_s: float = setting(8 * 3600.0, "browser session length", "seconds")
@@ -60,7 +61,7 @@ class Settings:
         default=DEFAULT_LIMITS,
         metadata={"help": "table [limits] of the file, or NEGATOSCOPE_LIMIT_<NAME>: see limits", "unit": ""},
     )
-    log_level: str = setting("info", "debug, info, warning or error")
+    log_level: str = setting("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
 
 
 def load(data: Path, given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
@@ -85,21 +86,35 @@ def load(data: Path, given: Mapping[str, Any], environment: Mapping[str, str] | 
         if variable in NOT_SETTINGS:
             continue
         if variable.startswith(LIMIT_PREFIX):
-            limits[variable[len(LIMIT_PREFIX) :].lower()] = text
+            name = variable[len(LIMIT_PREFIX) :].lower()
+            _known(variable, name, Limits)
+            limits[name] = text
         elif variable.startswith(PREFIX):
-            values[variable[len(PREFIX) :].lower()] = text
+            name = variable[len(PREFIX) :].lower()
+            _known(variable, name, Settings)
+            values[name] = text
     values |= {name: value for name, value in given.items() if value is not None}
     return build(data, values, limits)
+
+
+def _known(variable: str, name: str, kind: type) -> None:
+    if name not in get_type_hints(kind):
+        raise SettingsError(f"unknown setting {variable}")
 
 
 def build(data: Path, values: Mapping[str, Any], limits: Mapping[str, Any]) -> Settings:
     """Settings of named values, each read as its kind. Raises SettingsError."""
     known = {name: kind for name, kind in get_type_hints(Settings).items() if name not in ("data", "limits")}
-    return Settings(
+    settings = Settings(
         data=data,
         limits=Limits(**_read_all(limits, get_type_hints(Limits), "limit")),
         **_read_all(values, known, "setting"),
     )
+    for one in fields(Settings):
+        choices, value = one.metadata.get("choices"), getattr(settings, one.name)
+        if choices and value not in choices:
+            raise SettingsError(f"{one.name}: {', '.join(filter(None, choices))}, not {value!r}")
+    return settings
 
 
 def _read_all(values: Mapping[str, Any], kinds: Mapping[str, type], what: str) -> dict[str, Any]:

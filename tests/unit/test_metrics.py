@@ -16,7 +16,7 @@ from pathlib import Path
 from negatoscope.metrics import Metrics
 metrics = Metrics(Path(sys.argv[1]))
 metrics.count("acknowledged_total", 3, door="dimse")
-metrics.gauge("associations", 7)
+metrics.gauge("damaged", 7)
 """
 
 
@@ -25,12 +25,12 @@ def test_counters_of_a_dead_process_stay_and_its_gauges_go(tmp_path: Path) -> No
     mine = Metrics(tmp_path)
     mine.count("acknowledged_total", door="dimse")
     mine.count("acknowledged_total", door="stow")
-    mine.gauge("associations", 1)
-    mine.gauge("associations", 2)
+    mine.gauge("damaged", 1)
+    mine.gauge("damaged", 2)
     assert mine.collect() == {
         'acknowledged_total{door="dimse"}': 4,
         'acknowledged_total{door="stow"}': 1,
-        "associations": 2,
+        "damaged": 2,
     }
 
 

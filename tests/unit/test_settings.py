@@ -22,12 +22,14 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
     ("file", "environment", "named"),
     [
         ("quite_s = 1", {}, "quite_s"),
-        ("", {"NEGATOSCOPE_QUITE_S": "1"}, "quite_s"),
+        ("", {"NEGATOSCOPE_QUITE_S": "1"}, "NEGATOSCOPE_QUITE_S"),
         ("workers = 'many'", {}, "workers"),
         ("", {"NEGATOSCOPE_SECURE_COOKIES": "perhaps"}, "secure_cookies"),
         ("[limits]\nassociatons_ = 3", {}, "associatons_"),
-        ("", {"NEGATOSCOPE_LIMIT_PDU": "1"}, "pdu"),
+        ("", {"NEGATOSCOPE_LIMIT_PDU": "1"}, "NEGATOSCOPE_LIMIT_PDU"),
         ("limits = 3", {}, "limits"),
+        ("pack_syntax = 'htj2'", {}, "pack_syntax"),
+        ("", {"NEGATOSCOPE_LOG_LEVEL": "loud"}, "log_level"),
         ("= =", {}, "negatoscope.toml"),
     ],
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb, set_json_dumps
 
 from negatoscope.archive import manifest
 from negatoscope.archive.lookup import candidate_series, uid_hash
-from negatoscope.archive.ports import AuditTrail, Transactions, Unit
+from negatoscope.archive.ports import AuditTrail, Count, Transactions, Unit, uncounted
 from negatoscope.dicom.scan import Scanned
 from negatoscope.errors import InvalidObject, NegatoscopeError, Unavailable
 from negatoscope.model.event import AuditEvent, EventAction, EventKind, EventOutcome
@@ -98,7 +98,7 @@ class Committer:
         self,
         transactions: Transactions,
         audit: AuditTrail,
-        count: Callable[[str, int], None] = lambda name, amount: None,
+        count: Count = uncounted,
     ) -> None:
         self._transactions, self._audit, self._count = transactions, audit, count
         self._waiting: list[_Ticket] = []
@@ -203,7 +203,7 @@ class Committer:
             self._known.popitem(last=False)
         for result in batch.results.values():
             if result.outcome is Outcome.QUARANTINED:
-                self._count("quarantined_total", 1)
+                self._count("quarantined_total")
         return [batch.results[position] for position in range(len(receipts))]
 
     def _transaction(self, receipts: list[Receipt]) -> _Batch:

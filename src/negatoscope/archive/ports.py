@@ -188,5 +188,15 @@ class Receiver(Protocol):
         ...
 
 
+class Count(Protocol):
+    """Adds to a counter of ``negatoscope.metrics``. Labels are slugs of ours, never received text."""
+
+    def __call__(self, name: str, amount: float = 1.0, **labels: str) -> None: ...
+
+
+def uncounted(name: str, amount: float = 1.0, **labels: str) -> None:
+    """For those who count nothing: commands and tests."""
+
+
 BulkURI = Callable[[str], str]
 Chunks = Iterator[bytes]

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from negatoscope.archive.commit import Committer, Receipt
-from negatoscope.archive.ports import Buffer, Record, RecordHeader, SegmentEnds
+from negatoscope.archive.ports import Buffer, Count, Record, RecordHeader, SegmentEnds, uncounted
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
 from negatoscope.dicom.scan import Scanned, scan
 from negatoscope.dicom.uid import is_storage_class, is_valid_uid
-from negatoscope.errors import MismatchedObject, UnsupportedSOPClass
+from negatoscope.errors import MismatchedObject, NegatoscopeError, UnsupportedSOPClass, wire_form
 from negatoscope.model.source import Announced, Source
 from negatoscope.model.stored import Outcome, StoreResult
 
@@ -28,8 +28,10 @@ class Store:
         committer: Committer,
         clock: Callable[[], float],
         limits: Limits = DEFAULT_LIMITS,
+        count: Count = uncounted,
     ) -> None:
         self._segments, self._committer, self._clock, self._limits = segments, committer, clock, limits
+        self._count = count
 
     def begin(self, source: Source, announced: Announced) -> StoreReception:
         """Start one object.
@@ -42,7 +44,7 @@ class Store:
         if not is_valid_uid(announced.transfer_syntax_uid):
             raise MismatchedObject("the transfer syntax is not a UID")
         record = self._segments.begin(self._limits.data_set)
-        return StoreReception(source, announced, record, self._committer, self._clock, self._limits)
+        return StoreReception(source, announced, record, self._committer, self._clock, self._limits, self._count)
 
 
 class StoreReception:
@@ -56,7 +58,9 @@ class StoreReception:
         committer: Committer,
         clock: Callable[[], float],
         limits: Limits,
+        count: Count,
     ) -> None:
+        self._count = count
         self._source, self._announced, self._record = source, announced, record
         self._committer, self._clock, self._limits = committer, clock, limits
         self._ended = False
@@ -72,6 +76,17 @@ class StoreReception:
 
     def commit(self) -> StoreResult:
         """See ``ports.Reception.commit``."""
+        door = self._source.door.value
+        try:
+            result = self._commit()
+        except NegatoscopeError as error:
+            self._count("refused_total", door=door, reason=wire_form(error).slug)
+            raise
+        self._count("acknowledged_total", door=door)
+        self._count("received_bytes_total", self._record.length, door=door)
+        return result
+
+    def _commit(self) -> StoreResult:
         try:
             receipt = self._receive()
         except BaseException:

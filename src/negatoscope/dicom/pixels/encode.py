@@ -85,7 +85,7 @@ def _encoded(values: Array, description: PixelDescription, target_uid: str) -> b
                 values,
                 0,
                 codecformat="j2k",
-                colorspace=("RGB" if is_rgb else "SYCC") if description.samples == 3 else "GRAYSCALE",
+                colorspace=("SRGB" if is_rgb else "SYCC") if description.samples == 3 else "GRAY",
                 bitspersample=description.bits_stored,
                 reversible=True,
                 mct=is_rgb,
