@@ -30,7 +30,7 @@ from negatoscope.storage.packs import Packs
 from negatoscope.storage.segments import Segments, claim, segment_ids
 
 if TYPE_CHECKING:
-    from negatoscope.archive.packing import Packer
+    from negatoscope.archive.packing import Packer, Transcode
 
 OWNER_WAIT_S = 60.0  # how long a server waits for a command that is using the data folder
 
@@ -78,10 +78,18 @@ class Core:
             self.limits,
         )
 
-    def packer(self) -> Packer:
+    def packer(self, transcode: Transcode) -> Packer:
+        """``transcode`` is used when the settings name a syntax to recompress into."""
         from negatoscope.archive.packing import Packer  # numpy comes with it: only the worker needs that
 
-        return Packer(self.database, self.containers, self.packs, syntax="", limits=self.limits)
+        return Packer(
+            self.database,
+            self.containers,
+            self.packs,
+            syntax=self.settings.pack_syntax,
+            transcode=transcode,
+            limits=self.limits,
+        )
 
     def scrubber(self) -> Scrubber:
         return Scrubber(self.database, self.containers, self.packs, self.containers, self.trail)
@@ -153,7 +161,7 @@ def core(settings: Settings, url: str, *, connections: int = 16, shared_metrics:
             Logins(database, trail),
             segments,
             committer,
-            Store(segments, committer, time.time, limits),
+            Store(segments, committer, time.time, limits, metrics.count),
             containers,
             Packs(folders.packs),
             Retrieval(database, containers, trail, on_flaw=flawed),

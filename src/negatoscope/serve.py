@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from negatoscope import metrics
 from negatoscope.archive.upkeep import fold_lookups, reclaim_packs, reclaim_segments, sweep_packs
@@ -30,6 +31,9 @@ from negatoscope.servers.worker import Duty, Worker
 from negatoscope.settings import Settings, SettingsError
 from negatoscope.wire.dul.items import UserIdentity
 
+if TYPE_CHECKING:
+    from negatoscope.archive.packing import Packer
+
 log = logging.getLogger(__name__)
 
 SCRUB_BYTES = 1 << 30  # verified a minute at the most
@@ -40,6 +44,8 @@ READY_S = 60.0  # how long the start may take before the addresses are printed a
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT."""
     configure_logging(settings.log_level, "supervisor")
+    if settings.objects:
+        raise SettingsError("objects: only the file system is served yet; leave it empty")
     http_at, dicom_at = address(settings.http, "http"), address(settings.dicom, "dicom")
     # A signal that comes while things start must end them in order too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -117,7 +123,14 @@ def _http(built: Core, listener: socket.socket) -> None:
 
 
 def _worker(built: Core) -> None:
-    settings, packer = built.settings, built.packer()
+    from negatoscope.recompression import Recompression  # numpy comes with it
+
+    with Recompression(built.settings) as recompression:
+        _work(built, built.packer(recompression))
+
+
+def _work(built: Core, packer: Packer) -> None:
+    settings = built.settings
     built.packs.sweep()
 
     def pack() -> bool:
@@ -137,7 +150,8 @@ def _worker(built: Core) -> None:
         return False
 
     def sweep() -> bool:
-        sweep_packs(built.database, built.packs, built.packs.older_than(time.time() - SWEEP_AGE_S))
+        swept = sweep_packs(built.database, built.packs, built.packs.older_than(time.time() - SWEEP_AGE_S))
+        built.metrics.gauge("orphans", swept)
         return False
 
     def fold() -> bool:

@@ -105,7 +105,8 @@ class Sample:
 
 
 def name_of(path: Path) -> str:
-    return path.relative_to(CORPUS).as_posix().removeprefix("dev/")
+    inside = path.is_relative_to(CORPUS)
+    return path.relative_to(CORPUS).as_posix().removeprefix("dev/") if inside else path.name
 
 
 def sample_of(path: Path) -> Sample:

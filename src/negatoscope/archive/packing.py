@@ -36,6 +36,7 @@ SQL = load_queries("negatoscope.archive", "packing.sql")
 Transcode = Callable[[memoryview, str, str], bytes]
 """``(data set, its syntax, wanted syntax) -> data set``, lossless and proved frame by frame; CannotTranscode."""
 
+LARGEST_RECOMPRESSED = 512 << 20  # bytes of an object: its new form is held in memory until it is written
 WANTED_SYNTAX = {"htj2k": "1.2.840.10008.1.2.4.201", "jpeg-ls": "1.2.840.10008.1.2.4.80"}
 
 
@@ -175,6 +176,8 @@ class Packer:
             return None
         if transfer_syntax(record.transfer_syntax_uid).encapsulated:
             return None  # compressed by its sender: decoding it to save a little more is not ours to do
+        if len(view) > LARGEST_RECOMPRESSED:
+            return None
         try:
             encoded = self._transcode(view, record.transfer_syntax_uid, self._wanted)
         except (CannotTranscode, PixelsUnreadable, InvalidObject) as error:
