@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {  # Debian package -> why
     "chromium": "the browser of the page and viewer tests",
     "dcmtk": "storescu, findscu, dcm2json and others: the reference peer",
-    "libfuse2": "the file system that loses power",
+    "fuse3": "mounts the file system that loses power",
+    "libfuse2": "that file system's library",
     "nodejs": "dcmjs-dimse, a peer that shares no code with the others",
     "npm": "fetches dcmjs-dimse and axe-core",
     "orthanc": "the server that we are measured against",
@@ -71,6 +73,21 @@ def make_node_modules() -> bool:
     return True
 
 
+def corpus() -> None:
+    """Unpack the shared test images into the cache where the tests look; without them those tests are skipped."""
+    folder = Path(os.environ.get("NEGATOSCOPE_CORPUS", Path.home() / ".cache" / "negatoscope" / "corpus"))
+    shared = Path(os.environ.get("NEGATOSCOPE_SHARED", ROOT.parent / "shared"))
+    archive = shared / "corpus" / "dev.tar.xz"
+    if folder.exists() or not archive.exists():
+        return
+    print("unpacking the shared test images", flush=True)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    with tarfile.open(archive) as packed:
+        packed.extractall(partial, filter="data")
+    partial.rename(folder)
+
+
 def _lock_digest() -> str:
     return hashlib.sha256((ROOT / "package-lock.json").read_bytes()).hexdigest()
 
@@ -86,6 +103,7 @@ def main() -> int:
     if not node_modules_made() and not make_node_modules():
         print("The npm test packages are missing. Cure: npm ci --ignore-scripts", file=sys.stderr)
         return 1
+    corpus()
     return 0
 
 
