@@ -179,6 +179,8 @@ class Packer:
         if len(view) > LARGEST_RECOMPRESSED:
             return None
         try:
+            if describe(view, record.transfer_syntax_uid, self._limits).photometric == "YBR_FULL_422":
+                return None  # codecs have no halved chroma in native form: it would come back as YBR_FULL
             encoded = self._transcode(view, record.transfer_syntax_uid, self._wanted)
         except (CannotTranscode, PixelsUnreadable, InvalidObject) as error:
             log.info("kept_as_received sop_instance_uid=%s reason=%s", record.sop_instance_uid, error)
