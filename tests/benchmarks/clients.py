@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import IOBase
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
@@ -46,7 +47,8 @@ def drive(work: Callable[..., tuple[int, int]], jobs: Sequence[tuple[Any, ...]])
     for process in processes:
         process.join()
     if failures := [answer for answer in told if isinstance(answer, str)]:
-        raise ClientFailed(failures[0])
+        causes = [failure for failure in failures if not failure.startswith("BrokenBarrierError")]
+        raise ClientFailed((causes or failures)[0])
     seconds = max(end for _, end, _, _, _ in told) - min(start for start, _, _, _, _ in told)
     return Driven(
         seconds, sum(cpu for _, _, cpu, _, _ in told), sum(n for *_, n, _ in told), sum(size for *_, size in told)
@@ -64,7 +66,7 @@ def _run(work: Callable[..., tuple[int, int]], barrier: Barrier, answers: Any, j
     try:
         count, size = work(ready, *job)
         answers.put((began[0], time.monotonic(), time.process_time() - began[1], count, size))
-    except BaseException as error:  # noqa: BLE001 - told to whoever waits
+    except BaseException as error:  # told to whoever waits
         barrier.abort()
         answers.put(f"{type(error).__name__}: {error}")
 
@@ -122,6 +124,7 @@ class Http:
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._buffer = memoryview(bytearray(_BUFFER))
         self._socket: socket.socket | None = None
+        self._file: IOBase
 
     def connect(self) -> None:
         self.close()
@@ -177,7 +180,7 @@ class Http:
         taken = 0
         while wanted is None or taken < wanted:
             room = self._buffer if wanted is None else self._buffer[: wanted - taken]
-            got = self._file.readinto1(room) if wanted is None else self._file.readinto(room)
+            got = self._file.readinto(room)  # type: ignore[attr-defined]  # a BufferedReader
             if not got:
                 if wanted is None:
                     break
@@ -281,4 +284,3 @@ def latencies(target: Target, paths: Sequence[str], accept: str, *, more: str = 
             raise ClientFailed(f"status {reply.status} for {path}")
     http.close()
     return taken
-

@@ -12,11 +12,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.check import served
-from benchmarks.clients import ClientFailed, store_all
+from benchmarks.clients import ClientFailed, Target, store_all
 from benchmarks.data import DataSet, DataSets, make_all
 from benchmarks.ingest import Ingest, Watch, load_tiny
 from benchmarks.measure import Bar, Row
@@ -141,9 +142,9 @@ class Bench:
         if self.wanted("QIDO") or self.wanted("index bytes"):
             self._load_tiny()
 
-    def _checked(self, name: str, data: DataSet, target: object) -> None:
+    def _checked(self, name: str, data: DataSet, target: Target) -> None:
         try:
-            verdict = f"{name}: {served(target, data, self.runs[data.name] * 10)}"  # type: ignore[arg-type]  # a Target
+            verdict = f"{name}: {served(target, data, self.runs[data.name] * 10)}"
         except ClientFailed as failure:
             verdict = f"{name}: {failure}"
         log(verdict)
@@ -222,7 +223,7 @@ class Bench:
             reading.rendered("frame of an enhanced CT", sets.enhanced, runs["enhanced"], frames, 1)
         self.rows += reading.rows
         for server in self.ingest.servers:
-            with Watch(server) as watch:
+            with Watch(partial(server.processes, database=False)) as watch:
                 time.sleep(0.1)
             row = Row("memory after the queries and retrievals (PSS, without PostgreSQL)", "MB", False)
             if server is self.ours:

@@ -77,11 +77,12 @@ class DataSet:
             for item in self.items[first:last]:
                 end = min(HEAD, item.length)
                 head = bytes(whole[item.start : item.start + end])
-                renamed = [uid_of_run(uid, run) for uid in (item.study, item.series, item.sop)]
-                for old, new in zip((item.study, item.series, item.sop), renamed, strict=True):
+                uids = (item.study, item.series, item.sop)
+                study, series, sop = (uid_of_run(uid, run) for uid in uids)
+                for old, new in zip(uids, (study, series, sop), strict=True):
                     head = head.replace(old.encode(), new.encode())
                 rest = whole[item.start + end : item.start + item.length]
-                yield Sending(item.sop_class, item.syntax, *renamed, (head, rest), item.data_set)
+                yield Sending(item.sop_class, item.syntax, study, series, sop, (head, rest), item.data_set)
                 rest.release()
             whole.release()
 

@@ -6,8 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from benchmarks.clients import ClientFailed, Driven, store_all, stow_all
+import psutil
+
+from benchmarks.clients import ClientFailed, Driven, drive, store, store_all, stow_all
 from benchmarks.data import DataSet, DataSets
 from benchmarks.measure import Bar, Log, Row
 from benchmarks.servers import Orthanc, Ours, Server, cpu_seconds, proportional_bytes, spent
@@ -67,7 +70,7 @@ class Ingest:
         """A first, untimed run of each kind; the memory of all processes is watched during it."""
         memory = Row("memory while ingesting CT (PSS, without PostgreSQL)", "MB", False, 300.0, Bar.VALUE)
         for server, figures in zip(self.servers, (memory.ours, memory.orthanc), strict=False):
-            with Watch(server) as watch:
+            with Watch(partial(server.processes, database=False)) as watch:
                 store_all(server.dicom, server.title, self.sets.ct, self.numbers.next(), 4)
                 store_all(server.dicom, server.title, self.sets.mg, self.numbers.next(), 1)
             figures.append(watch.highest / MB)
@@ -108,10 +111,10 @@ def _stow(data: DataSet, connections: int) -> Send:
 
 
 class Watch:
-    """The highest memory of a server's processes while it lasts, PostgreSQL left out."""
+    """The highest memory of processes while it lasts (PSS)."""
 
-    def __init__(self, server: Server, every_s: float = 0.5) -> None:
-        self._server, self._every_s = server, every_s
+    def __init__(self, processes: Callable[[], list[psutil.Process]], every_s: float = 0.5) -> None:
+        self._processes, self._every_s = processes, every_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.highest = 0
@@ -126,7 +129,7 @@ class Watch:
 
     def _look(self) -> None:
         while True:
-            self.highest = max(self.highest, proportional_bytes(self._server.processes(database=False)))
+            self.highest = max(self.highest, proportional_bytes(self._processes()))
             if self._over.wait(self._every_s):
                 return
 
@@ -135,8 +138,6 @@ def load_tiny(server: Server, data: DataSet, log: Log) -> float:
     """The small studies; objects a second."""
     began = time.monotonic()
     share = -(-len(data.items) // 4)
-    from benchmarks.clients import drive, store
-
     driven = drive(
         store,
         [

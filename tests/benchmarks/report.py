@@ -79,9 +79,8 @@ def table(rows: Sequence[Row]) -> str:
         verdict = {True: "met", False: "**missed**", None: ""}[row.met]
         ratio = "" if row.ratio is None else f"{shown(row.ratio)}x"
         note = f" ({row.note})" if row.note else ""
-        lines.append(
-            f"| {row.name}{note} | {_figure(row.ours)} | {_figure(row.orthanc)} | {row.unit} | {ratio} | {bar} | {verdict} |"
-        )
+        cells = [row.name + note, _figure(row.ours), _figure(row.orthanc), row.unit, ratio, bar, verdict]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

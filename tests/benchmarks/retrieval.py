@@ -135,6 +135,7 @@ class Retrieving:
 
     def _keep(self, row: Row) -> None:
         self.rows.append(row)
-        figures = [f"{name} {statistics.median(f):.4g}" for name, f in (("ours", row.ours), ("Orthanc", row.orthanc)) if f]
+        figures = [
+            f"{name} {statistics.median(f):.4g}" for name, f in (("ours", row.ours), ("Orthanc", row.orthanc)) if f
+        ]
         self.log(f"{row.name}: {', '.join(figures)} {row.unit} {row.note}")
-

@@ -113,7 +113,6 @@ class Ours:
         return int(row[0]) if row else 0
 
 
-
 class Orthanc:
     """Debian's Orthanc with its DICOMweb plugin, SQLite, otherwise as it comes."""
 
@@ -181,7 +180,6 @@ class Orthanc:
         assert self._process is not None
         top = psutil.Process(self._process.pid)
         return [top, *top.children(recursive=True)]
-
 
 
 Server = Ours | Orthanc

@@ -10,7 +10,13 @@ from benchmarks.servers import Ours
 
 CHROMIUM = Path("/usr/bin/chromium")
 # What makes headless Chromium draw without a graphics card.
-FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+FLAGS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+]
 PATIENCE_S = 60.0
 _LIT = """() => [...document.querySelectorAll('canvas')].some(canvas => {
     if (canvas.width < 100 || canvas.height < 100) return false;
@@ -46,7 +52,7 @@ def first_images(ours: Ours, data: DataSet, run: int, times: int) -> list[float]
                 try:
                     if page.evaluate(_LIT):
                         break
-                except Exception:  # noqa: BLE001 - the page is changing
+                except Exception:  # the page is changing
                     pass
                 time.sleep(0.01)
             else:
