@@ -83,6 +83,7 @@ LIMITS = {
     "stow_parts": "parts of one STOW-RS request",
     "query_limit": "answers to one QIDO-RS request; the rest by `offset`",
     "find_answers": "answers to one C-FIND",
+    "identifier": "identifier of a C-FIND, C-GET or C-MOVE",
     "wild_cards": "`*` and `?` in one key",
     "zip_entries": "entries of one ZIP",
     "zip_depth": "a ZIP within a ZIP is refused whatever this says",

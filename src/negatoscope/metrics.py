@@ -50,6 +50,9 @@ METRICS: dict[str, Metric] = {
     "dicom_acknowledged_total": Metric("counter", "C-STORE requests answered with success, durable"),
     "dicom_store_failures_total": Metric("counter", "C-STORE requests answered with a failure"),
     "dicom_received_bytes_total": Metric("counter", "bytes of data sets received by C-STORE"),
+    "dicom_find_answers_total": Metric("counter", "answers to C-FIND"),
+    "dicom_sent_total": Metric("counter", "objects sent by C-GET and C-MOVE"),
+    "dicom_send_failures_total": Metric("counter", "objects that C-GET and C-MOVE could not send, or the peer refused"),
     "received_bytes_total": Metric("counter", "bytes of data sets received, by door"),
     "served_bytes_total": Metric("counter", "bytes of data sets served, by door"),
 }

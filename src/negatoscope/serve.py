@@ -16,7 +16,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from negatoscope import metrics
@@ -26,6 +27,9 @@ from negatoscope.bootstrap import Core, Folders, child_config, core, database_of
 from negatoscope.model.actor import Actor
 from negatoscope.servers import http
 from negatoscope.servers.dicom import DicomServer
+from negatoscope.servers.dicom_pixels import Transcoder
+from negatoscope.servers.dicom_query import Archive
+from negatoscope.servers.dicom_query_retrieve import QueryRetrieve
 from negatoscope.servers.supervisor import ChildSpec, Supervisor, listener_of
 from negatoscope.servers.worker import Duty, Worker
 from negatoscope.settings import Settings, SettingsError
@@ -97,22 +101,48 @@ def _dicom(built: Core, listener: socket.socket) -> None:
     def authenticate(calling: str, called: str, peer: str, identity: UserIdentity | None) -> Actor | None:
         return built.accounts.actor_of_title(calling, peer, called)
 
-    server = DicomServer(
-        address(settings.dicom, "dicom"),
-        settings.title,
-        built.store,
-        authenticate,
-        built.limits,
-        built.metrics.count,
-        listener,
+    with query_retrieve(built) as operations:
+        server = DicomServer(
+            address(settings.dicom, "dicom"),
+            settings.title,
+            built.store,
+            authenticate,
+            built.limits,
+            built.metrics.count,
+            listener,
+            (operations,),
+        )
+        stopped = _stop_signal()
+        server.start()
+        while not stopped.wait(0.5):
+            if not server.alive:
+                log.critical("dicom_door_died")
+                os._exit(72)
+        server.stop()
+
+
+@contextmanager
+def query_retrieve(built: Core) -> Iterator[QueryRetrieve]:
+    """Query/retrieve of the DICOM door; its pixel children, if any were needed, end on leaving."""
+    settings = built.settings
+    transcoder = Transcoder(
+        built.retrieval, built.limits, settings.pixel_children, settings.pixel_memory, settings.pixel_cpu_s
     )
-    stopped = _stop_signal()
-    server.start()
-    while not stopped.wait(0.5):
-        if not server.alive:
-            log.critical("dicom_door_died")
-            os._exit(72)
-    server.stop()
+    try:
+        yield QueryRetrieve(
+            Archive(
+                settings.title,
+                built.database,
+                built.retrieval,
+                built.trail,
+                built.accounts.destination_of,
+                transcoder,
+                built.limits,
+                built.metrics.count,
+            )
+        )
+    finally:
+        transcoder.close()
 
 
 def _http(built: Core, listener: socket.socket) -> None:

@@ -61,6 +61,18 @@ CATALOGUED = frozenset({"00080016", SOP_INSTANCE_UID, "00083002", "00200013", "0
 DETAILED = frozenset(f"{tag:08X}" for tag in INSTANCE_LEVEL) - CATALOGUED - {"00080005"}
 
 
+def known_at(level: Level, *, detailed: bool = False) -> frozenset[str]:
+    """Keys whose values an answer at ``level`` can show. ``detailed``: all attributes of instances are at hand."""
+    if level is Level.PATIENT:
+        return _PATIENT_KNOWN | {key for key in _STUDY_KNOWN if key.startswith("0010")}
+    if level is Level.STUDY:
+        return _STUDY_KNOWN
+    known = _STUDY_KNOWN | _SERIES_KNOWN
+    if level is Level.SERIES:
+        return known
+    return known | CATALOGUED | (DETAILED if detailed else frozenset())
+
+
 @dataclass(slots=True)
 class Plan:
     """How the keys of one query are judged. Filled by :func:`plan_of`."""

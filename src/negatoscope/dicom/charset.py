@@ -122,6 +122,19 @@ def _repertoire(character_sets: tuple[str, ...]) -> _Repertoire:
     return _Repertoire(codec, extended, _ASCII, _Set(codec) if codec else None)
 
 
+def codec_of(character_set: str) -> str | None:
+    """Python's codec that writes text in this defined term, without code extensions; ``None``: there is none.
+
+    Not for the sets of which Python's codec holds more letters than the standard's (ISO_IR 13).
+    """
+    term = character_set.strip().upper()
+    found = _WHOLE.get(term)
+    if found is None:
+        number = _TERM.fullmatch(term)
+        found = _SINGLE.get(number[1]) if number and number[1] != "13" else None
+    return found
+
+
 def decode(raw: bytes, character_sets: Sequence[str], vr: str) -> str:
     """The text of a value, backslashes between values and padding included.
 

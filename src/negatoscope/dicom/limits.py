@@ -43,6 +43,7 @@ class Limits:
     # query
     query_limit: int = 500
     find_answers: int = 10_000
+    identifier: int = 1 * MIB  # of C-FIND, C-GET and C-MOVE
     wild_cards: int = 8
     # media
     zip_entries: int = 20_000

@@ -6,7 +6,6 @@ not yours looks the same. The audit event is committed before the answer leaves.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from negatoscope.archive.open_metadata import stored_instance_json
+from negatoscope.archive.instance_details import instance_details
 from negatoscope.archive.query import (
     Answers,
     Level,
@@ -26,12 +25,12 @@ from negatoscope.archive.query import (
     find_series,
     find_studies,
 )
-from negatoscope.archive.query_rows import SERIES_RETURN, STUDY_RETURN, Dataset
+from negatoscope.archive.query_rows import SERIES_RETURN, STUDY_RETURN
 from negatoscope.audit.events import queried
 from negatoscope.dicom.tags import tag_text
 from negatoscope.dicom.uid import is_valid_uid
 from negatoscope.dicom.xml_model import to_xml
-from negatoscope.errors import BadRequest, CorruptObject
+from negatoscope.errors import BadRequest
 from negatoscope.model.actor import Right, Scope
 from negatoscope.web.media_types import (
     DICOM_JSON,
@@ -127,27 +126,9 @@ def _find(services: Services, scope: Scope, level: Level, query: Query) -> Answe
         return find_studies(services.database, scope, query)
     if level is Level.SERIES:
         return find_series(services.database, scope, query)
-    return find_instances(services.database, scope, query, partial(_details, services))
-
-
-def _details(services: Services, scope: Scope, study_uid: str, series_uid: str) -> Mapping[str, Dataset]:
-    """All attributes of each instance of a series: the block that packing made, else from its bytes."""
-    known: dict[str, Dataset] = {}
-    for holding in services.retrieval.locate(scope, study_uid, series_uid):
-        block = services.retrieval.stored_metadata(holding)
-        if block is None:
-            instances = [
-                stored_instance_json(services.retrieval, holding, record, services.limits)
-                for record in holding.instances
-            ]
-        else:
-            try:
-                instances = orjson.loads(gzip.decompress(block))
-            except (OSError, EOFError, ValueError) as error:
-                raise CorruptObject("stored metadata do not match their checksum") from error
-        for instance in instances:
-            known.setdefault(instance["00080018"]["Value"][0], instance)
-    return known
+    return find_instances(
+        services.database, scope, query, partial(instance_details, services.retrieval, services.limits)
+    )
 
 
 def _answer(choice: Choice, found: Answers) -> Response:

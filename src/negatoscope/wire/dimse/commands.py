@@ -121,6 +121,11 @@ class Command:
         return self.number(Element.COMMAND_FIELD)
 
     @property
+    def message_id(self) -> int:
+        """Of a request."""
+        return self.number(Element.MESSAGE_ID)
+
+    @property
     def is_response(self) -> bool:
         return bool(self.field & RESPONSE)
 
