@@ -99,6 +99,7 @@ class SegmentRecord:
         """Append. Raises OutOfResources (disk full), TooLarge (over the limit of one data set)."""
         for fragment in fragments:
             self._block += fragment
+            self._sha256.update(fragment)  # now, while the sender sends on
         if self.length > self._longest:
             raise TooLarge(f"a data set may have {self._longest} bytes")
         if len(self._block) > BLOCK:
@@ -157,7 +158,6 @@ class SegmentRecord:
         self._give_back(self._writer)
 
     def _account(self, block: Buffer) -> None:
-        self._sha256.update(block)
         self._crcs += crc32c(block).to_bytes(4, "big")
 
     def _put(self, buffers: Sequence[Buffer], at: int) -> None:
