@@ -140,6 +140,7 @@ class Conversation:
         self._peer = Peer(actor, request.calling_title, self._address)
         more = [service for operations in self._node.operations for service in operations.services]
         accepted = negotiation.accept(request, actor, limits, (*negotiation.SERVICES, *more))
+        self._link.receives = frozenset(role.sop_class_uid for role in accepted.user.roles if role.scp)
         self._link.extended = {one.sop_class_uid: one.information for one in accepted.user.extended}
         self._send(self._machine.accept(accepted, time.monotonic()))
         self._node.count("dicom_associations_total", 1)
@@ -235,7 +236,8 @@ class Conversation:
             return
         finally:
             self._exchange = None
-        self._respond(context_id, response)
+        if response is not None:
+            self._respond(context_id, response)
 
     def _respond(self, context_id: int, response: Command) -> None:
         parts = self._machine.data(context_id, encode(response), command=True)

@@ -69,6 +69,7 @@ class Link:
     def __init__(self, connection: socket.socket, machine: Association) -> None:
         self._connection, self._machine = connection, machine
         self.extended: dict[str, bytes] = {}  # what was granted by extended negotiation, by SOP class
+        self.receives: frozenset[str] = frozenset()  # SOP classes of which the peer may be sent objects
         self.waiting: deque[Event] = deque()  # not yet acted on, in order; shared with the conversation
         self._answers: deque[Command] = deque()
         self._cancelled: set[int] = set()

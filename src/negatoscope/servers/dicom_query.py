@@ -25,7 +25,8 @@ from negatoscope.servers.dicom_link import Gone, Link
 from negatoscope.servers.dicom_pixels import Transcoder
 from negatoscope.servers.dicom_store import PROCESSING_FAILURE, Peer, where
 from negatoscope.sharing import Destination
-from negatoscope.wire.dimse.commands import C_FIND, C_GET, C_MOVE, Command, response_to
+from negatoscope.wire.dimse import Command, response_to
+from negatoscope.wire.dimse.commands import C_FIND, C_GET, C_MOVE
 from negatoscope.wire.dul.items import ProtocolViolation
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 DOOR = "dimse"  # in audit events
 CANCELLED = 0xFE00
 OUT_OF_RESOURCES = 0xA700
+NOT_CALCULATED = 0xA701  # C-GET, C-MOVE: unable to calculate the number of matches
 MISMATCH = 0xA900  # the identifier does not match the SOP class
 LEVEL_KEY = "00080052"
 # The unique key of each level, PS3.4 C.6.1.1 and C.6.2.1.
@@ -173,7 +175,7 @@ def read_identifier(data: bytes, asked: Asked, limits: Limits) -> Identifier:
     return found
 
 
-Run = Callable[[Archive, Asked, Identifier], Command]
+Run = Callable[[Archive, Asked, Identifier], Command | None]  # None: the last response is sent already
 
 
 class Operation:
@@ -190,7 +192,7 @@ class Operation:
             if not self._excess:
                 self._data += fragment
 
-    def finish(self) -> Command:
+    def finish(self) -> Command | None:
         """Raises Gone and ProtocolViolation, nothing else."""
         asked = self._asked
         try:
@@ -205,6 +207,8 @@ class Operation:
             return response_to(asked.command, MISMATCH, str(error) or title(error))
         except NegatoscopeError as error:
             status = wire_form(error).dimse
+            if status == OUT_OF_RESOURCES and asked.command.field != C_FIND:
+                status = NOT_CALCULATED
             log.warning("query or retrieve refused: %s, status 0x%04X", type(error).__name__, status)
             return response_to(asked.command, status, str(error) or title(error))
         except Exception as error:  # noqa: BLE001  # a server answers whatever happened behind it

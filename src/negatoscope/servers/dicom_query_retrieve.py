@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from negatoscope.model.actor import Right
 from negatoscope.servers.dicom_find import find, find_information
+from negatoscope.servers.dicom_get import get
 from negatoscope.servers.dicom_link import Link
+from negatoscope.servers.dicom_move import move
 from negatoscope.servers.dicom_negotiation import Service
 from negatoscope.servers.dicom_query import MISMATCH, SOP_CLASSES, Archive, Asked, Operation, Run, takes
+from negatoscope.servers.dicom_retrieve import retrieve_information
 from negatoscope.servers.dicom_store import Answer, Exchange, Peer
 from negatoscope.wire.dimse import Element, Message
-from negatoscope.wire.dimse.commands import C_FIND
+from negatoscope.wire.dimse.commands import C_FIND, C_GET, C_MOVE
 
 SOP_CLASS_UNSUPPORTED = 0x0122
 
-_RUNS: dict[int, Run] = {C_FIND: find}
+_RUNS: dict[int, Run] = {C_FIND: find, C_GET: get, C_MOVE: move}
 
 
 def _covers(verb: int, uid: str) -> bool:
@@ -21,12 +24,14 @@ def _covers(verb: int, uid: str) -> bool:
 
 
 FIND = Service(lambda uid: _covers(C_FIND, uid), Right.QUERY, takes, find_information)
+MOVE = Service(lambda uid: _covers(C_MOVE, uid), Right.RETRIEVE, takes, retrieve_information)
+GET = Service(lambda uid: _covers(C_GET, uid), Right.RETRIEVE, takes, retrieve_information, gives=True)
 
 
 class QueryRetrieve:
     """Implements ``dicom_association.Operations``."""
 
-    services = (FIND,)
+    services = (FIND, MOVE, GET)
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive

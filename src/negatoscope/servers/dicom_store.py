@@ -57,8 +57,8 @@ class Exchange(Protocol):
         """Bytes of the data set; the views are good during the call only."""
         ...
 
-    def finish(self) -> Command:
-        """The request is complete; its response."""
+    def finish(self) -> Command | None:
+        """The request is complete; its response. None: it is sent already."""
         ...
 
     def abort(self) -> None:
