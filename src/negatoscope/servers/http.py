@@ -6,9 +6,9 @@ uvicorn gives backpressure both ways; what it lacks is added here:
 - connections are counted, one too many is told 503 at once;
 - a listening socket is given, so the supervisor keeps it over restarts and several workers share it.
 
-What a slow reader holds is the transport's buffer (64 KiB at most above the piece being sent) and what the
-response keeps. ``web.sending`` sends pieces of 64 KiB and lets go of what waits; it finds the connection (its
-protocol ``web.sending.Connection``) in ``scope["extensions"]``.
+What a slow reader holds is one step in the transport's buffer and what the response keeps. ``web.sending``
+sends steps of 32 KiB and lets go of what waits; it finds the connection (its protocol
+``web.sending.Connection``) in ``scope["extensions"]``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from negatoscope.dicom.limits import DEFAULT_LIMITS, KIB
+from negatoscope.dicom.limits import DEFAULT_LIMITS
 
 log = logging.getLogger(__name__)
 
 CONNECTION = "negatoscope.connection"  # key of this protocol in scope["extensions"]
 _SIOCOUTQ = 0x5411  # Linux: bytes in the socket's send queue not yet acknowledged by the peer
-_M_ARENA_MAX = -8  # malloc.h
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # malloc.h
 _PHRASES = {
     400: "Bad Request",
     408: "Request Timeout",
@@ -55,7 +55,7 @@ class Bounds:
     keep_alive_s: float = 30.0  # idle between requests
     body_idle_s: float = 60.0  # no byte of a body that we are ready to read
     stalled_s: float = 120.0  # a reader that takes nothing
-    write_buffer: int = 64 * KIB  # above it the response waits
+    write_buffer: int = 0  # bytes the kernel has not taken above which a response waits: it holds one step at most
     connections: int = 1000
     stop_s: float = 5.0  # requests under way when asked to stop
 
@@ -262,11 +262,13 @@ def listen(host: str, port: int, backlog: int = 1024) -> socket.socket:
     return listener
 
 
-def bound_heaps(most: int = 2) -> None:
-    """Have glibc keep few heaps: with one a thread, blocks of a MiB that come and go in sixteen threads would
-    each leave their holes behind. Elsewhere than on glibc nothing happens."""
+def bound_heaps() -> None:
+    """Have glibc keep few heaps, and none of the MiB blocks that bodies are read in: those come and go in all
+    threads, and would leave holes of their size in each thread's heap. Elsewhere than on glibc nothing happens."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, most)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 2)
+        libc.mallopt(_M_MMAP_THRESHOLD, 512 << 10)
 
 
 def serve(

@@ -2,9 +2,9 @@
 
 A body is a list of pieces: bytes of ours (part headers) and spans of stored objects. Its length is known
 before it starts. A fast reader gets batches of a MiB, the next one read while one is sent. When the
-connection's buffer stays full, everything that was read is let go, and once there is room again 64 KiB are
-read anew: so a slow reader costs 64 KiB, whatever it asked for. All responses together hold a bounded
-amount; who comes when it is used up is sent 64 KiB at a time from the start.
+connection's buffer stays full, everything that was read is let go, and once there is room again 32 KiB are
+read anew: so a slow reader costs less than 64 KiB, whatever it asked for. All responses together hold a bounded
+amount; who comes when it is used up is sent 32 KiB at a time from the start.
 
 A checksum that fails after the first byte ends the connection before the announced length and before the
 closing boundary: no client can take half for a whole.
@@ -28,7 +28,7 @@ from negatoscope.model.stored import InstanceRecord
 log = logging.getLogger(__name__)
 
 CONNECTION = "negatoscope.connection"  # in scope["extensions"], set by servers.http
-STEP = 64 << 10  # bytes handed to the transport at once
+STEP = 32 << 10  # bytes handed to the transport at once, and read at once for a slow reader
 BATCH = 1 << 20  # bytes read at once for a reader that keeps up
 MOST_HELD = 16 << 20  # bytes read and not yet sent, over all responses of a process; over it steps are read
 AT_ONCE = 4 << 20  # a body up to this length is read whole before it starts
