@@ -12,6 +12,7 @@ from harness import World
 from benchmarks.generated import MEAN_INSTANCES, generate, identifier, size_of_lookup
 from benchmarks.measure import percentile
 from benchmarks.storage import INDEX_TABLES
+from negatoscope.archive.commit import SQL
 from negatoscope.archive.query import Query, find_studies
 from negatoscope.archive.query_worklist import worklist
 from negatoscope.dicom.matching import parse_match
@@ -61,6 +62,16 @@ def check(world: World, url: str, studies: int) -> None:
             row = connection.execute("SELECT pg_total_relation_size(%s)", (table,)).fetchone()
             total += row[0] if row else 0
     assert total / studies + size_of_lookup() < MOST_BYTES, f"{MEAN_INSTANCES} instances in the mean"
+
+
+def test_storing_reads_no_table_from_end_to_end_however_little_the_planner_knows(database_url: str) -> None:
+    """A plan made while the tables were empty is kept by each connection while they grow."""
+    statement = SQL["insert_instances"].replace("%(receipts)s", "$1").replace("%(known_new)s", "$2")
+    with psycopg.connect(database_url) as connection:
+        plan = connection.execute(f"EXPLAIN (GENERIC_PLAN) {statement}".encode()).fetchall()
+    scans = [line for (line,) in plan if "Scan" in line]
+    assert any("Index Scan using series_pkey" in line for line in scans)
+    assert not [line for line in scans if "Seq Scan" in line]
 
 
 @pytest.mark.slow
