@@ -122,3 +122,12 @@ def archive(world: World, trail: Trail, tmp_path: Path) -> Iterator[ArchiveBench
     bench = new_archive(world, tmp_path, trail)
     yield bench
     bench.segments.close()
+
+
+# What is quick comes first. The browser comes last: its driver leaves an event loop running behind it.
+ORDER = ("unit", "protocol", "conformance", "db", "security", "peers", "reliability", "benchmarks", "browser")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    items.sort(key=lambda item: ORDER.index(item.path.relative_to(root).parts[0]))
