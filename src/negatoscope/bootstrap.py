@@ -22,6 +22,7 @@ from negatoscope.archive.store import Store
 from negatoscope.audit.trail import Trail
 from negatoscope.db import Database, EmbeddedPostgreSQL, EmbeddedPostgreSQLError, migrate
 from negatoscope.dicom.limits import Limits
+from negatoscope.errors import Unavailable
 from negatoscope.metrics import Metrics
 from negatoscope.settings import Settings, build
 from negatoscope.sharing import Accounts, Logins
@@ -172,14 +173,19 @@ def core(settings: Settings, url: str, *, connections: int = 16, shared_metrics:
 def database_of(settings: Settings, *, own: bool = False) -> Iterator[tuple[str, EmbeddedPostgreSQL | None]]:
     """The URL of the database, started if need be and migrated.
 
-    A command that finds the embedded PostgreSQL running uses it, else starts it for as long as it needs.
-    ``own``: the caller is the server and must be the one who started it.
+    A command that finds the embedded PostgreSQL running is its guest, else it starts it, for as long as it and
+    the guests that come meanwhile need. ``own``: the caller is the server: it must be the one who started it,
+    and waits for no guest.
 
     Raises:
         EmbeddedPostgreSQLError: it cannot be started, or another server uses the data folder.
+        Unavailable: the database that the settings name does not answer.
     """
     if settings.database:
-        migrate(settings.database)
+        try:
+            migrate(settings.database)
+        except psycopg.OperationalError as error:
+            raise Unavailable("the database does not answer") from error
         yield settings.database, None
         return
     settings.data.mkdir(parents=True, exist_ok=True)
@@ -187,20 +193,46 @@ def database_of(settings: Settings, *, own: bool = False) -> Iterator[tuple[str,
     until = time.monotonic() + OWNER_WAIT_S
     while True:
         if embedded.own():
-            try:
-                embedded.start()
-                migrate(embedded.url)
+            with _started(embedded, outlast=not own):
                 yield embedded.url, embedded
-            finally:
-                embedded.stop()
             return
-        if not own and _answers(embedded.url):
-            migrate(embedded.url)
-            yield embedded.url, None
+        if not own and _joined(embedded):
+            try:
+                yield embedded.url, None
+            finally:
+                embedded.leave()
             return
         if time.monotonic() > until:
             raise EmbeddedPostgreSQLError(f"{settings.data} is in use by another process")
         time.sleep(0.1)
+
+
+@contextmanager
+def _started(embedded: EmbeddedPostgreSQL, *, outlast: bool) -> Iterator[None]:
+    try:
+        embedded.start()
+        migrate(embedded.url)
+        try:
+            yield
+        finally:
+            if outlast:
+                embedded.outlast_guests()
+    finally:
+        embedded.stop()
+
+
+def _joined(embedded: EmbeddedPostgreSQL) -> bool:
+    """Whether the cluster that another process started is there for us."""
+    if not embedded.join():
+        return False
+    try:
+        if _answers(embedded.url):
+            migrate(embedded.url)
+            return True
+    except psycopg.OperationalError:  # a server that is stopping does not wait for guests
+        pass
+    embedded.leave()
+    return False
 
 
 def _answers(url: str) -> bool:

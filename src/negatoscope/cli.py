@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psycopg
+
 from negatoscope import __version__, serve
 from negatoscope.archive.quarantine import Quarantine
 from negatoscope.audit.heads import verify_trail
@@ -48,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{title(error)} {error}".strip())
     except (Failure, SettingsError, EmbeddedPostgreSQLError, OSError) as error:
         return _fail(str(error))
+    except psycopg.Error:  # the server went away in the middle
+        return _fail("the database cannot be reached")
     except KeyboardInterrupt:
         return 130
 

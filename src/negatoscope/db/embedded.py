@@ -67,6 +67,7 @@ class EmbeddedPostgreSQL:
         self.sockets = _socket_folder(self.data)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
+        self._guest: int | None = None
 
     @property
     def url(self) -> str:
@@ -90,6 +91,29 @@ class EmbeddedPostgreSQL:
             return False
         self._lock = lock
         return True
+
+    def join(self) -> bool:
+        """Be a guest of the process that owns this cluster, until :meth:`leave`. False: it is about to stop."""
+        self._guest = self._guests_file()
+        try:
+            fcntl.flock(self._guest, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.leave()
+            return False
+        return True
+
+    def leave(self) -> None:
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            os.close(guest)
+
+    def outlast_guests(self) -> None:
+        """Wait until nobody else uses the cluster; nobody joins any more before :meth:`stop` is through."""
+        self._guest = self._guests_file()
+        fcntl.flock(self._guest, fcntl.LOCK_EX)
+
+    def _guests_file(self) -> int:
+        return os.open(self.data / "postgres.guests", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def start(self, deadline_s: float = 60.0) -> None:
         """Initialise if need be, start, return when it answers. The lock must be held (:meth:`own`)."""
@@ -125,6 +149,7 @@ class EmbeddedPostgreSQL:
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGQUIT)  # immediate: recovered from the log at next start
                 process.wait(5)
+        self.leave()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -194,6 +194,9 @@ class Sender:
         self.accepted = event.accept
 
     def _ask(self, context_id: int, kind: int, values: Mapping[Element, Value], data_set: bool = False) -> int:
+        for event in self._events:  # the end may have come together with the last response
+            if not isinstance(event, CommandReceived | DataReceived):
+                self._over(event)
         self._message_id = self._message_id % LAST_MESSAGE_ID + 1
         command = request(kind, self._message_id, values, data_set)
         parts = self._machine.data(context_id, encode(command), command=True)
