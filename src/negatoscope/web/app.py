@@ -10,6 +10,7 @@ import logging
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 ErrorPage = Callable[[Request, NegatoscopeError, str], Response]
 
+IMAGE_PATHS = ("/dicom-web", "/wado")
 PROGRAM_PATHS = ("/dicom-web", "/wado", "/fhir", "/api", "/health", "/metrics", "/openapi.json")
 STREAMED = "/dicom-web/studies"  # POST: parts are bounded one by one as they stream, not the body
 CONTENT_SECURITY_POLICY = (
@@ -68,14 +70,17 @@ def build_app(services: Services, more: Sequence[BaseRoute] = (), *, error_page:
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, services.metrics, services.limits.json_body, error_page)],
-        exception_handlers={HTTPException: _routing_error},
+        exception_handlers={HTTPException: partial(_routing_error, services)},
     )
+    app.router.redirect_slashes = False  # an address is one; and a redirection would answer before authentication
     app.state.authentication = services.authentication
     return app
 
 
-async def _routing_error(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals (no such route, no such method) in our form."""
+async def _routing_error(services: Services, request: Request, error: Exception) -> Response:
+    """Starlette's own refusals (no such route, no such method) in our form; where images are, to those known only."""
+    if request.url.path.startswith(IMAGE_PATHS):
+        await services.run(services.authentication.actor_of, request)
     if isinstance(error, HTTPException) and error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         response = problem.problem(BadRequest("this method is not served here"))
