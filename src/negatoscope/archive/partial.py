@@ -64,6 +64,11 @@ class PartialObject:
         """Not all of it has been read."""
         return self._mapped is not None and len(self._filled) * BLOCK < self.length
 
+    @property
+    def extents(self) -> list[tuple[int, int]] | None:
+        """Start and end of what has been read; ``None``: all of it."""
+        return [(at, min(at + BLOCK, self.length)) for at in sorted(self._filled)] if self.sparse else None
+
     def need(self, offset: int, length: int) -> None:
         """Have these bytes in the buffer. Raises CorruptObject, RangeNotSatisfiable."""
         if self._mapped is None:

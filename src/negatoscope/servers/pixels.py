@@ -39,6 +39,7 @@ _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_
 _START_S = 30.0  # a child that is not ready by then never will be
 _RETRY_S = 1.0  # between attempts to start one
 _PIECE = 1 << 20
+Extents = Sequence[tuple[int, int]] | None  # see web.pixel_work
 _KINDS = {kind.__name__: kind for kind in WIRE_FORMS}
 _WAITING_PER_CHILD = 32  # jobs that may queue for each child; more are refused at once
 
@@ -167,31 +168,50 @@ class PixelPool:
         with self._changed:
             return [child.pid for child in self._existing]
 
-    def render(self, data: Buffer, transfer_syntax_uid: str, frame: int, options: RenderOptions | None = None) -> bytes:
+    def render(
+        self,
+        data: Buffer,
+        transfer_syntax_uid: str,
+        frame: int,
+        options: RenderOptions | None = None,
+        *,
+        extents: Extents = None,
+    ) -> bytes:
         """See ``dicom.pixels.render.render``."""
         options = options or RenderOptions()
         asked = asdict(options) | {
             "window": astuple(options.window) if options.window else None,
             "viewport": astuple(options.viewport) if options.viewport else None,
         }
-        return self._job(data, {"job": "render", "uid": transfer_syntax_uid, "frame": frame, "options": asked})[0]
+        return self._job(
+            data, {"job": "render", "uid": transfer_syntax_uid, "frame": frame, "options": asked}, extents=extents
+        )[0]
 
     def thumbnail(
-        self, data: Buffer, transfer_syntax_uid: str, frame: int | None, size: int, media: str = "image/jpeg"
+        self,
+        data: Buffer,
+        transfer_syntax_uid: str,
+        frame: int | None,
+        size: int,
+        media: str = "image/jpeg",
+        *,
+        extents: Extents = None,
     ) -> bytes:
         """See ``dicom.pixels.render.thumbnail``."""
         job = {"job": "thumbnail", "uid": transfer_syntax_uid, "frame": frame, "length": size, "media": media}
-        return self._job(data, job)[0]
+        return self._job(data, job, extents=extents)[0]
 
     def decode_frames(self, data: Buffer, transfer_syntax_uid: str, frames: Sequence[int]) -> list[NDArray[Any]]:
         """Stored values of frames, little endian; see ``dicom.pixels.decode.decode_frame``."""
         parts = self._job(data, {"job": "decode_frames", "uid": transfer_syntax_uid, "frames": list(frames)})
         return [_array(shape, raw) for shape, raw in zip(parts[::2], parts[1::2], strict=True)]
 
-    def transcode_frames(self, data: Buffer, source_uid: str, target_uid: str, frames: Sequence[int]) -> list[bytes]:
+    def transcode_frames(
+        self, data: Buffer, source_uid: str, target_uid: str, frames: Sequence[int], *, extents: Extents = None
+    ) -> list[bytes]:
         """See ``dicom.pixels.transcode.transcode_frames``."""
         job = {"job": "transcode_frames", "uid": source_uid, "target": target_uid, "frames": list(frames)}
-        return self._job(data, job)
+        return self._job(data, job, extents=extents)
 
     def transcode(self, data: Buffer, source_uid: str, target_uid: str) -> Iterator[bytes]:
         """A data set in another syntax, wholly written and proven before this returns.
@@ -206,12 +226,14 @@ class PixelPool:
             raise
         return _pieces(out)
 
-    def _job(self, data: Buffer, header: Header, outputs: Sequence[int] = ()) -> list[bytes]:
+    def _job(
+        self, data: Buffer, header: Header, outputs: Sequence[int] = (), *, extents: Extents = None
+    ) -> list[bytes]:
         size = memoryview(data).nbytes
         child = self._take()
         usable = False
         try:
-            memory_file = _sealed(data)
+            memory_file = _sealed(data, extents)
             try:
                 answer, parts = child.ask({**header, "size": size}, (memory_file, *outputs), 2.0 * self._cpu_s)
             finally:
@@ -294,15 +316,17 @@ def _environment() -> dict[str, str]:
     return {"LANG": "C.UTF-8", "PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1"} | single | kept
 
 
-def _sealed(data: Buffer) -> int:
-    """A memory file of ``data`` that nobody can change any more."""
+def _sealed(data: Buffer, extents: Extents = None) -> int:
+    """A memory file of ``data`` that nobody can change any more. Only ``extents`` are copied: the rest is a hole."""
     descriptor = os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with memoryview(data) as whole, whole.cast("B") as view:
-            written = 0
-            while written < len(view):
-                with view[written:] as rest:
-                    written += os.write(descriptor, rest)
+            os.ftruncate(descriptor, len(view))
+            for start, end in extents if extents is not None else ((0, len(view)),):
+                at = start
+                while at < end:
+                    with view[at:end] as rest:
+                        at += os.pwrite(descriptor, rest, at)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(descriptor)
@@ -318,7 +342,7 @@ def _error(answer: Header) -> NegatoscopeError:
 
 def _array(described: bytes, raw: bytes) -> NDArray[Any]:
     try:
-        kind, shape = described.decode("ascii").split("|", 1)
+        kind, shape = described.decode("ascii").rsplit("|", 1)  # the name of a byte has a bar too
         dtype = np.dtype(kind if kind[1:2] in ("u", "i", "f") else "<u1")
         return np.frombuffer(raw, dtype).reshape([int(side) for side in shape.split(",")])
     except (ValueError, TypeError) as error:

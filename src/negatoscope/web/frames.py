@@ -192,7 +192,9 @@ def _frames(
             for index in some if opened.sparse else ():
                 for offset, length in table.frames[index]:
                     opened.need(offset, length)
-            made = services.pixels.transcode_frames(opened.buffer, record.transfer_syntax_uid, form.syntax, some)
+            made = services.pixels.transcode_frames(
+                opened.buffer, record.transfer_syntax_uid, form.syntax, some, extents=opened.extents
+            )
             for frame in made:
                 yield [frame]
 

@@ -101,7 +101,9 @@ def small_picture(
     with PartialObject(services.retrieval, record, holding.study_uid, services.limits) as opened:
         _need_frame(services, opened, holding.study_uid, frame or 0)
         try:
-            return services.pixels.thumbnail(opened.buffer, record.transfer_syntax_uid, frame, side, media)
+            return services.pixels.thumbnail(
+                opened.buffer, record.transfer_syntax_uid, frame, side, media, extents=opened.extents
+            )
         except (NotAcceptable, PixelsUnreadable):
             return placeholder_thumbnail(holding.modality, side, media)
 
@@ -112,7 +114,9 @@ def rendered(services: Services, record: InstanceRecord, study_uid: str, frame: 
         raise NotAcceptable("the instance is no image")
     with PartialObject(services.retrieval, record, study_uid, services.limits) as opened:
         _need_frame(services, opened, study_uid, frame - 1)
-        return services.pixels.render(opened.buffer, record.transfer_syntax_uid, frame - 1, options)
+        return services.pixels.render(
+            opened.buffer, record.transfer_syntax_uid, frame - 1, options, extents=opened.extents
+        )
 
 
 def _need_frame(services: Services, opened: PartialObject, study_uid: str, frame: int) -> None:
