@@ -150,11 +150,22 @@ class Http:
         return self._exchange([head.encode(), *body], keep=True)
 
     def _exchange(self, sent: Sequence[bytes | memoryview], keep: bool) -> Reply:
-        if self._socket is None:
-            self.connect()
-        assert self._socket is not None
-        _send_all(self._socket, sent)
-        status = int(self._file.readline().split(b" ", 2)[1])
+        line = b""
+        for _ in range(2):  # a server may close a connection that it has kept: then once more, on a new one
+            if self._socket is None:
+                self.connect()
+            assert self._socket is not None
+            try:
+                _send_all(self._socket, sent)
+                line = self._file.readline()
+            except (BrokenPipeError, ConnectionResetError):
+                line = b""
+            if line:
+                break
+            self.close()
+        if not line:
+            raise ClientFailed("no answer")
+        status = int(line.split(b" ", 2)[1])
         headers = {}
         while (line := self._file.readline()) not in (b"\r\n", b""):
             name, _, value = line.decode("latin-1").partition(":")
