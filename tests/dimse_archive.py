@@ -6,6 +6,7 @@ import itertools
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,9 +28,13 @@ from negatoscope.model.source import Announced, Door, Source
 from negatoscope.model.stored import StoreResult
 from negatoscope.serve import query_retrieve
 from negatoscope.servers.dicom import DicomServer
+from negatoscope.servers.dicom_client import Sender
+from negatoscope.servers.dicom_link import send_data
 from negatoscope.servers.dicom_query_retrieve import QueryRetrieve
 from negatoscope.settings import Settings
 from negatoscope.sharing import COMMAND_LINE
+from negatoscope.wire.dimse import Command, Element, encode, request
+from negatoscope.wire.dimse.commands import Value
 
 TITLE = "NEGATOSCOPE"
 READER, FOREIGNER, STORER, FINDER = "READER", "FOREIGNER", "STORER", "FINDER"  # of A, B, A, A
@@ -44,6 +49,7 @@ class Archive:
     built: bootstrap.Core
     operations: QueryRetrieve
     port: str
+    counts: Counter[str]
 
     @property
     def address(self) -> tuple[str, int]:
@@ -126,18 +132,46 @@ def archive(postgresql: EmbeddedPostgreSQL, limits: Limits | None = None) -> Ite
         ):
             built.accounts.add_entity(title, code, list(rights), by=COMMAND_LINE)
         operations = stack.enter_context(query_retrieve(built))
+        counts: Counter[str] = Counter()
+
+        def count(name: str, amount: float) -> None:
+            counts[name] += int(amount)
+            built.metrics.count(name, amount)
+
         server = DicomServer(
             ("127.0.0.1", 0),
             TITLE,
             built.store,
             lambda calling, called, address, identity: built.accounts.actor_of_title(calling, address, called),
             built.limits,
-            built.metrics.count,
+            count,
             operations=(operations,),
         )
         server.start()
         stack.callback(server.stop)
-        yield Archive(built, operations, str(server.address[1]))
+        yield Archive(built, operations, str(server.address[1]), counts)
+
+
+def ask(sender: Sender, field: int, identifier: bytes, **values: Value) -> Command:
+    """A query or retrieve on the sender's first context; its first response."""
+    begin(sender, field, identifier, 1, **values)
+    return sender.answer()
+
+
+def begin(sender: Sender, field: int, identifier: bytes, message_id: int = 1, **values: Value) -> None:
+    """Send the request. ``values``: elements of the command set by name."""
+    sop_class = sender.contexts[1][0]
+    named = {Element[name]: value for name, value in values.items()}
+    command = request(field, message_id, {Element.AFFECTED_SOP_CLASS_UID: sop_class, **named}, data_set=True)
+    say(sender, 1, command, identifier)
+
+
+def say(sender: Sender, context_id: int, command: Command, data_set: bytes | None = None) -> None:
+    """Any message at all."""
+    machine, connection = sender._machine, sender._connection
+    connection.sendall(machine.message(context_id, encode(command), command=True))
+    if data_set is not None:
+        send_data(connection, machine, context_id, [data_set])
 
 
 def run(command: Sequence[str | Path], timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:

@@ -78,6 +78,7 @@ class Query:
     limit: int = DEFAULT_LIMITS.query_limit
     offset: int = 0
     retrieve_prefix: str | None = None
+    as_known: bool = False  # rows hold all that is known in no order; who asks picks. Not of instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ def stream(transactions: Transactions, scope: Scope, level: Level, query: Query)
     with transactions.reading(scope) as unit:
         rows = _found(unit, QUERIES[statement], scope, query, plan, full_of)
     page = rows[: query.limit]
+    if query.as_known:
+        return Stream(map(full_of, page), len(page), len(rows) > query.limit, frozenset(plan.ignored))
     answers = (shape.pick(full_of(row) | url_of(shape, row)) for row in page)
     return Stream(answers, len(page), len(rows) > query.limit, frozenset(plan.ignored))
 

@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Any
 
 from negatoscope.dicom.charset import TEXT_VRS, UNICODE, codec_of
-from negatoscope.dicom.tags import BINARY_VRS, LONG_VRS, SPECIFIC_CHARACTER_SET
+from negatoscope.dicom.tags import BINARY_VRS, LONG_VRS, SHORT_VRS
 from negatoscope.dicom.writer import decimal_string
 
 Dataset = Mapping[str, Mapping[str, Any]]
@@ -22,6 +22,9 @@ _PADDED_BY_ZERO = BINARY_VRS | {"UI"}
 _LONGEST_SHORT = 0xFFFE  # bytes of a value whose length has two bytes
 _ITEM = b"\xfe\xff\x00\xe0"
 _ASCII = "ascii"
+_CHARACTER_SET = "00080005"
+_FEW = 256  # bytes of a value whose length is not worth computing
+_LENGTHS = [length.to_bytes(2, "little") for length in range(_FEW)]
 
 
 class AnswerWriter:
@@ -35,6 +38,7 @@ class AnswerWriter:
         if self._codec == _ASCII:  # none was named, or one whose code extensions we do not write
             self._declared = ""
         self._heads: dict[tuple[str, str], bytes] = {}
+        self._shorts = SHORT_VRS if explicit else frozenset()  # lengths of two bytes
 
     def encode(self, dataset: Dataset) -> bytes:
         """``dataset``, whose keys ascend, in the query's character set if that can hold it, else in UTF-8.
@@ -48,25 +52,35 @@ class AnswerWriter:
         if not declared:
             return body
         value = declared.encode(_ASCII)
-        return self._element(f"{SPECIFIC_CHARACTER_SET:08X}", "CS", value + b" " * (len(value) & 1)) + body
+        value += b" " * (len(value) & 1)
+        return self._head(_CHARACTER_SET, "CS") + self._length(value, "CS") + value + body
 
     def _elements(self, dataset: Dataset, codec: str) -> bytes:
+        """The hot loop: nearly all values are one plain string, and take the first branch."""
         parts = []
+        heads, shorts = self._heads, self._shorts
         for key, element in dataset.items():
             vr = element["vr"]
-            if key == "00080005":
-                continue
             values = element.get("Value")
-            if values:
-                value = self._items(values, codec) if vr == "SQ" else _value(vr, values, codec)
-                if len(value) & 1:
-                    value += b"\0" if vr in _PADDED_BY_ZERO else b" "
-            elif "InlineBinary" in element:
-                value = b64decode(element["InlineBinary"])
-                value += b"\0" * (len(value) & 1)
+            if not values:
+                value = b64decode(element["InlineBinary"]) if "InlineBinary" in element else b""
             else:
-                value = b""
-            parts.append(self._element(key, vr, value))
+                one = values[0]
+                if vr == "PN" and len(one or ()) == 1:
+                    one = one.get("Alphabetic")
+                if len(values) == 1 and type(one) is str and one.isascii() and vr != "AT":
+                    value = one.encode()
+                else:
+                    value = self._items(values, codec) if vr == "SQ" else _value(vr, values, codec)
+            length = len(value)
+            if length & 1:
+                value += b"\0" if vr in _PADDED_BY_ZERO else b" "
+                length += 1
+            head = heads.get((key, vr))
+            if head is not None and length < _FEW and vr in shorts:
+                parts.append(head + _LENGTHS[length] + value)
+            elif key != _CHARACTER_SET:
+                parts.append(self._element(key, vr, value))
         return b"".join(parts)
 
     def _items(self, items: Sequence[Any], codec: str) -> bytes:
@@ -77,13 +91,15 @@ class AnswerWriter:
         return b"".join(parts)
 
     def _element(self, key: str, vr: str, value: bytes) -> bytes:
-        length = len(value)
-        if self._explicit and length > _LONGEST_SHORT and vr not in LONG_VRS:
+        if self._explicit and len(value) > _LONGEST_SHORT and vr not in LONG_VRS:
             vr = "UN"  # PS3.5 6.2.2, note 5
         head = self._heads.get((key, vr))
         if head is None:
             head = self._heads[key, vr] = self._head(key, vr)
-        return head + length.to_bytes(2 if self._explicit and vr not in LONG_VRS else 4, "little") + value
+        return head + self._length(value, vr) + value
+
+    def _length(self, value: bytes, vr: str) -> bytes:
+        return len(value).to_bytes(2 if self._explicit and vr not in LONG_VRS else 4, "little")
 
     def _head(self, key: str, vr: str) -> bytes:
         tag = bytes.fromhex(key[2:4] + key[:2] + key[6:] + key[4:6])

@@ -31,7 +31,13 @@ from negatoscope.wire.dul.events import (
     ReleaseRequested,
     Violated,
 )
-from negatoscope.wire.dul.items import AsynchronousOperations, PresentationContext, UserIdentity, UserInformation
+from negatoscope.wire.dul.items import (
+    AsynchronousOperations,
+    PresentationContext,
+    RoleSelection,
+    UserIdentity,
+    UserInformation,
+)
 from negatoscope.wire.dul.pdu import AssociateAccept, AssociateReject, AssociateRequest
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -61,6 +67,7 @@ class Proposal:
     contexts: Sequence[tuple[str, Sequence[str]]] = ((VERIFICATION, (IMPLICIT_LITTLE_ENDIAN,)),)
     window: int = 1  # requests that we would like to have outstanding
     user_identity: UserIdentity | None = None
+    roles: Sequence[RoleSelection] = ()
     limits: Limits = field(default=DEFAULT_LIMITS)
 
 
@@ -270,6 +277,9 @@ def _request(proposal: Proposal) -> AssociateRequest:
         proposal.calling_title,
         contexts,
         UserInformation(
-            proposal.limits.pdu_offered, asynchronous_operations=window, user_identity=proposal.user_identity
+            proposal.limits.pdu_offered,
+            asynchronous_operations=window,
+            user_identity=proposal.user_identity,
+            roles=tuple(proposal.roles),
         ),
     )

@@ -61,6 +61,7 @@ def find(archive: Archive, asked: Asked, identifier: Identifier) -> Command:
         include=frozenset(int(key, 16) for key in identifier.keys),
         fuzzy=asked.grants(_FUZZY),
         limit=archive.limits.find_answers,
+        as_known=True,
     )
     found = _found(archive, scope, identifier.level, query)
     used = [key for key, match in matches.items() if match.kind is not Kind.UNIVERSAL]

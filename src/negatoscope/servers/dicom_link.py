@@ -90,9 +90,9 @@ class Link:
         for event in arrived:
             self._sort(event)
 
-    def framed(self, context_id: int, payload: Buffer, command: bool) -> bytes:
+    def framed(self, context_id: int, payload: bytes, command: bool) -> bytes:
         """The PDUs of a small command set or data set."""
-        return b"".join(part for pair in self._machine.data(context_id, payload, command) for part in pair)
+        return self._machine.message(context_id, payload, command)
 
     def send(self, data: Buffer) -> None:
         """Bytes that are framed already. Raises Gone."""

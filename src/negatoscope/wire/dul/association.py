@@ -130,6 +130,13 @@ class Association:
             raise Misuse(f"context {context_id} was not accepted")
         return pdu.data_pdus(context_id, payload, command, self.maximum_length, last)
 
+    def message(self, context_id: int, payload: bytes, command: bool) -> bytes:
+        """The same for a whole command set or data set that is small, joined."""
+        pairs = self.data(context_id, payload, command)
+        if len(payload) <= self.maximum_length - pdu.PDV_HEADER:
+            return pdu.data_pdu(context_id, payload, command)
+        return b"".join(part for pair in pairs for part in pair)
+
     def release(self, now: float) -> bytes:
         self._step(Trigger.RELEASE)
         self._due = now + self._limits.artim_s

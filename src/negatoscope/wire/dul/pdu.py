@@ -173,6 +173,12 @@ def encode_abort(source: int, reason: int) -> bytes:
     return _pdu(PDUType.ABORT, bytes([0, 0, source, reason]))
 
 
+def data_pdu(context_id: int, payload: bytes, command: bool) -> bytes:
+    """One P-DATA-TF that holds a whole command set or data set."""
+    size = len(payload)
+    return pack(">BxIIBB", PDUType.P_DATA_TF, size + PDV_HEADER, size + 2, context_id, command | 2) + payload
+
+
 def data_pdus(
     context_id: int, payload: Buffer, command: bool, maximum_length: int, last: bool = True
 ) -> Iterator[tuple[bytes, memoryview]]:
