@@ -12,19 +12,21 @@ import psycopg
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE
 from pynetdicom.association import Association
 
 from negatoscope.db import EmbeddedPostgreSQL
 from negatoscope.model.actor import Right
+from negatoscope.serve import query_retrieve
 from negatoscope.servers.dicom import DicomServer
 from negatoscope.sharing import COMMAND_LINE
 from security.estate import Estate, estate
 
 TITLE = "NEGATOSCOPE"
 VERIFICATION, CT = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.2"
-STUDY_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+STUDY_FIND, STUDY_MOVE, STUDY_GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3))
 EXPLICIT = "1.2.840.10008.1.2.1"
 USER_REJECTION = 0x01  # PS3.8 table 9-18
 CALLING_UNKNOWN, CALLED_UNKNOWN = (1, 1, 3), (1, 1, 7)  # result, source, reason: PS3.8 table 9-21
@@ -38,7 +40,7 @@ class Node:
     def call(self, title: str, called: str = TITLE) -> Association:
         entity = AE(ae_title=title)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
-        for abstract in (VERIFICATION, CT, STUDY_FIND):
+        for abstract in (VERIFICATION, CT, STUDY_FIND, STUDY_MOVE, STUDY_GET):
             entity.add_requested_context(abstract, EXPLICIT)
         return entity.associate("127.0.0.1", self.port, ae_title=called)
 
@@ -57,33 +59,46 @@ def node(postgresql: EmbeddedPostgreSQL) -> Iterator[Node]:
         made.accounts.remove_entity(
             made.accounts.add_entity("GONE", "A", [Right.STORE], by=COMMAND_LINE).actor_id, by=COMMAND_LINE
         )
-        server = DicomServer(
-            ("127.0.0.1", 0),
-            TITLE,
-            made.built.store,
-            lambda calling, called, address, identity: made.accounts.actor_of_title(calling, address, called),
-        )
-        server.start()
-        yield Node(made, server.address[1])
-        server.stop()
+        for title, code in (("READS_A", "A"), ("READS_B", "B")):
+            made.accounts.add_entity(title, code, [Right.QUERY, Right.RETRIEVE], by=COMMAND_LINE)
+        made.accounts.add_entity("SHELF_A", "A", [Right.STORE], "127.0.0.1", 9, by=COMMAND_LINE)
+        with query_retrieve(made.built) as operations:
+            server = DicomServer(
+                ("127.0.0.1", 0),
+                TITLE,
+                made.built.store,
+                lambda calling, called, address, identity: made.accounts.actor_of_title(calling, address, called),
+                operations=(operations,),
+            )
+            server.start()
+            yield Node(made, server.address[1])
+            server.stop()
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute("DROP DATABASE dimse_matrix WITH (FORCE)")
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize(
-    ("title", "stores"),
-    [("ONLY_STORE", True), ("ONLY_QUERY", False), ("ONLY_RETRIEVE", False), ("ONLY_WORKLIST", False), ("HERE", True)],
-)
-def test_who_may_associate_echoes_and_stores_only_with_the_right_to(node: Node, title: str, stores: bool) -> None:
+SERVED = {
+    "ONLY_STORE": {CT},
+    "ONLY_QUERY": {STUDY_FIND},
+    "ONLY_RETRIEVE": {STUDY_MOVE, STUDY_GET},
+    "ONLY_WORKLIST": set[str](),
+    "HERE": {CT},
+    "READS_A": {STUDY_FIND, STUDY_MOVE, STUDY_GET},
+}
+
+
+@pytest.mark.parametrize("title", SERVED)
+def test_who_may_associate_echoes_and_gets_the_services_of_its_rights_alone(node: Node, title: str) -> None:
+    stores = CT in SERVED[title]
     association = node.call(title)
     try:
         assert association.is_established
         assert association.send_c_echo().Status == 0x0000
         accepted = {context.abstract_syntax for context in association.accepted_contexts}
-        assert accepted == ({VERIFICATION, CT} if stores else {VERIFICATION})
+        assert accepted == {VERIFICATION} | SERVED[title]
         refused = {(str(context.abstract_syntax), context.result) for context in association.rejected_contexts}
-        assert ((CT, USER_REJECTION) in refused) is not stores
+        assert refused == {(uid, USER_REJECTION) for uid in {CT, STUDY_FIND, STUDY_MOVE, STUDY_GET} - SERVED[title]}
         if stores:
             dataset = dcmread(str(get_testdata_file("CT_small.dcm")))
             dataset.StudyInstanceUID = f"2.25.77{len(title)}"
@@ -125,9 +140,82 @@ def test_a_wrong_address_is_answered_as_an_unknown_title(node: Node) -> None:
 
 
 def test_what_an_entity_stores_belongs_to_its_establishment(node: Node) -> None:
-    test_who_may_associate_echoes_and_stores_only_with_the_right_to(node, "HERE", True)
+    test_who_may_associate_echoes_and_gets_the_services_of_its_rights_alone(node, "HERE")
     with node.estate.built.database.unit(None) as unit:
         row = unit.execute(
             "SELECT code FROM study JOIN establishment USING (establishment_id) WHERE study_uid = '2.25.774'"
         ).fetchone()
     assert row == {"code": "B"}
+
+
+# Query and retrieve --------------------------------------------------------------------------------
+
+MATCHES = ("own", "foreign", "absent")
+
+
+def identifier(node: Node, code: str, whose: str, level: str) -> Dataset:
+    """Names a study, a series or an image of the asker's establishment, of the other one, or of nobody."""
+    places = node.estate.places
+    named = {
+        "own": places[code].study,
+        "foreign": places["B" if code == "A" else "A"].study,
+        "absent": {"study_uid": "2.25.404", "series_uid": "2.25.404.1", "sop_instance_uid": "2.25.404.1.1"},
+    }[whose]
+    wanted = Dataset()
+    wanted.QueryRetrieveLevel = level
+    wanted.StudyInstanceUID = named["study_uid"]
+    if level != "STUDY":
+        wanted.SeriesInstanceUID = named["series_uid"]
+    if level == "IMAGE":
+        wanted.SOPInstanceUID = named["sop_instance_uid"]
+    return wanted
+
+
+@pytest.mark.parametrize("code", ["A", "B"])
+@pytest.mark.parametrize("level", ["STUDY", "SERIES", "IMAGE"])
+@pytest.mark.parametrize("whose", MATCHES)
+def test_a_query_finds_one_s_own_and_what_is_foreign_looks_absent(
+    node: Node, code: str, level: str, whose: str
+) -> None:
+    association = node.call(f"READS_{code}")
+    answers = list(association.send_c_find(identifier(node, code, whose, level), STUDY_FIND))
+    association.release()
+    statuses = [status.Status for status, _ in answers]
+    assert statuses == ([0xFF00, 0x0000] if whose == "own" else [0x0000])
+
+
+@pytest.mark.parametrize("code", ["A", "B"])
+@pytest.mark.parametrize("level", ["STUDY", "SERIES", "IMAGE"])
+@pytest.mark.parametrize("whose", MATCHES)
+def test_a_retrieve_reaches_one_s_own_and_what_is_foreign_looks_absent(
+    node: Node, code: str, level: str, whose: str
+) -> None:
+    """No storage context is open, so what is in reach fails to be sent; the rest is as if it were not there."""
+    association = node.call(f"READS_{code}")
+    status, _ = list(association.send_c_get(identifier(node, code, whose, level), STUDY_GET))[-1]
+    association.release()
+    assert status.NumberOfCompletedSuboperations == 0
+    assert (status.Status, bool(status.NumberOfFailedSuboperations)) == (
+        (0xA702, True) if whose == "own" else (0x0000, False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("title", "destination", "status"),
+    [
+        ("READS_A", "SHELF_A", 0x0000),
+        ("READS_B", "SHELF_A", 0xA801),
+        ("READS_A", "READS_B", 0xA801),
+        ("READS_A", "HERE", 0xA801),
+        ("READS_A", "ONLY_STORE", 0xA801),
+        ("READS_A", "NOBODY", 0xA801),
+    ],
+)
+def test_a_move_goes_to_entities_of_one_s_own_establishment_with_an_address(
+    node: Node, title: str, destination: str, status: int
+) -> None:
+    association = node.call(title)
+    wanted = identifier(node, title[-1], "absent", "STUDY")
+    last, _ = list(association.send_c_move(wanted, destination, STUDY_MOVE))[-1]
+    association.release()
+    assert last.Status == status
