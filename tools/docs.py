@@ -17,6 +17,7 @@ from typing import cast
 
 from negatoscope import cli, metrics
 from negatoscope.archive import commit
+from negatoscope.archive.query_conditions import Level, known_at
 from negatoscope.db.migrate import migrations
 from negatoscope.dicom import charset, levels
 from negatoscope.dicom.limits import DEFAULT_LIMITS, GIB, KIB, MIB, Limits
@@ -35,6 +36,8 @@ from negatoscope.errors import (
     UnsupportedSOPClass,
 )
 from negatoscope.servers import dicom_negotiation as negotiation
+from negatoscope.servers.dicom_query import SOP_CLASSES
+from negatoscope.servers.dicom_query_retrieve import FIND, GET, MOVE
 from negatoscope.settings import PREFIX, Settings
 from negatoscope.sharing.roles import AE_RIGHTS, ROLES
 from negatoscope.web import frames
@@ -285,7 +288,23 @@ def services() -> str:
         right = "none: any known application entity" if service.right is None else code(service.right)
         name = "Verification" if verification else f"Storage: the {len(STORAGE_CLASSES)} classes below and private ones"
         rows.append((name, code(negotiation.VERIFICATION) if verification else "", "SCP", right))
+    for service, verb in ((FIND, "FIND"), (MOVE, "MOVE"), (GET, "GET")):
+        for uid, (_, model) in SOP_CLASSES.items():
+            if service.covers(uid):
+                rows.append((f"{model.name} Query/Retrieve, {verb}", code(uid), "SCP", code(cast(str, service.right))))
+    rows.append(("Storage of what C-MOVE and C-GET send", "", "SCU", ""))
     return table(("service", "UID", "role", "right the peer needs"), rows)
+
+
+def query_keys() -> str:
+    """Keys that C-FIND answers, and the levels at which it does."""
+    at = {level: known_at(level, detailed=True) for level in Level}
+    rows = []
+    for key in sorted(frozenset().union(*at.values()) - {"00080005"}):
+        tag = int(key, 16)
+        shown = ("yes" if key in known else "" for known in at.values())
+        rows.append((tag_text(tag), keyword_of(tag), *shown))
+    return table(("tag", "attribute", *(level.value for level in Level)), rows)
 
 
 def association_policy() -> str:
@@ -399,6 +418,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "application-entity-rights": lambda: ", ".join(code(right) for right in sorted(AE_RIGHTS)) + "\n",
     "tables": tables,
     "services": services,
+    "query-keys": query_keys,
     "association-policy": association_policy,
     "storage-classes": storage_classes,
     "transfer-syntaxes": transfer_syntaxes,
