@@ -139,7 +139,7 @@ class Archive:
         self._client.close()
 
     def get(self, path: str, accept: str, **parameters: str) -> httpx.Response:
-        return self._client.get(path, headers={"Accept": accept}, params=parameters)
+        return self._client.get(path, headers={"Accept": accept}, params=parameters or None)
 
     def json(self, path: str) -> Any:
         answer = self.get(path, "application/dicom+json")

@@ -27,6 +27,7 @@ from negatoscope.queries import load_queries
 log = logging.getLogger(__name__)
 SQL = load_queries("negatoscope.archive", "scrub.sql")
 
+_NO_IMAGE = {"instance_number": None, "rows": None, "columns": None, "number_of_frames": None}
 WHOLE = -1  # byte offset of damage to a container as such
 
 
@@ -69,7 +70,7 @@ class Scrubber:
         self._headers, self._trail = headers, trail
 
     def everything(self, progress: Callable[[ScrubReport], None] = lambda report: None) -> ScrubReport:
-        """All packs, then all objects in segments. Raises Unavailable."""
+        """All packs, then all objects in segments, those in quarantine too. Raises Unavailable."""
         report, after = ScrubReport(), 0
         while rows := self._rows("packs", {"after": after, "most": 200}):
             for row in rows:
@@ -77,6 +78,7 @@ class Scrubber:
                 progress(report)
             after = rows[-1]["pack_id"]
         self._segments(report, progress)
+        self._quarantine(report, progress)
         return report
 
     def oldest(self, interval_s: float, most_bytes: int) -> ScrubReport:
@@ -127,30 +129,31 @@ class Scrubber:
         after = ""
         while rows := self._rows("open_instances", {"after": after, "most": 500}):
             for row in rows:
-                record = record_of(row)
-                place = record.location
-                kind = self._object(record, record.sha256.hex(), report)
-                header = None if kind == "missing" else self._headers.header(place.container_id, place.offset)
-                if header is not None and header.sop_instance_uid != record.sop_instance_uid:
-                    kind = "swapped"
-                elif header is None and not kind:
-                    kind = "altered"
-                found = []
-                if kind:
-                    found.append(
-                        Damage(
-                            place.container,
-                            place.container_id,
-                            place.offset,
-                            kind,
-                            record.sop_instance_uid,
-                            row["study_uid"],
-                        )
-                    )
-                    self._settle(place.container, place.container_id, found, only=place.offset)
-                report.found += found
+                self._in_segment(record_of(row), row["study_uid"], report)
             progress(report)
             after = rows[-1]["key"]
+
+    def _quarantine(self, report: ScrubReport, progress: Callable[[ScrubReport], None]) -> None:
+        """What was set aside stays in its segment: whoever resolves it must find it whole."""
+        after = 0
+        while rows := self._rows("quarantined", {"after": after, "most": 500}):
+            for row in rows:
+                self._in_segment(record_of(row | _NO_IMAGE), row["study_uid"], report)
+            progress(report)
+            after = rows[-1]["quarantine_id"]
+
+    def _in_segment(self, record: InstanceRecord, study_uid: str, report: ScrubReport) -> None:
+        place = record.location
+        kind = self._object(record, record.sha256.hex(), report)
+        header = None if kind == "missing" else self._headers.header(place.container_id, place.offset)
+        if header is not None and header.sop_instance_uid != record.sop_instance_uid:
+            kind = "swapped"
+        elif header is None and not kind:
+            kind = "altered"
+        if kind:
+            damage = Damage(place.container, place.container_id, place.offset, kind, record.sop_instance_uid, study_uid)
+            self._settle(place.container, place.container_id, [damage], only=place.offset)
+            report.found.append(damage)
 
     def _object(self, record: InstanceRecord, sha256: str | None, report: ScrubReport) -> str:
         """The kind of damage, or ""."""

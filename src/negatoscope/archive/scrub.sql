@@ -20,6 +20,11 @@ FROM instance JOIN series USING (series_id) JOIN study USING (study_id)
 WHERE (instance.establishment_id || ' ' || instance.sop_instance_uid) COLLATE "C" > %(after)s
 ORDER BY (instance.establishment_id || ' ' || instance.sop_instance_uid) COLLATE "C" LIMIT %(most)s;
 
+-- quarantined --
+SELECT quarantine_id, sop_class_uid, sop_instance_uid, study_uid, transfer_syntax_uid, sha256, segment_id,
+       segment_offset, length, crcs
+FROM quarantine WHERE quarantine_id > %(after)s ORDER BY quarantine_id LIMIT %(most)s;
+
 -- repaired --
 UPDATE damage SET repaired_at = now()
 WHERE container = %(container)s AND container_id = %(container_id)s AND repaired_at IS NULL
