@@ -104,36 +104,39 @@ def test_the_scan_says_what_pydicom_says(step: int) -> None:
     assert scanned > 500 / step
 
 
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """``data`` with bytes changed, lengths blown up, parts cut, doubled and swapped."""
+    mutant = bytearray(data)
+    for _ in range(chance.randint(1, 8)):
+        # headers are where the trouble is
+        where = chance.randrange(min(len(mutant), chance.choice([200, 2000, 20_000, 150_000])) or 1)
+        match chance.randrange(7):
+            case 0:
+                mutant[where : where + 1] = bytes([chance.randrange(256)])
+            case 1:
+                mutant[where : where + 4] = chance.choice([b"\xff\xff\xff\xff", b"\xfe\xff\xff\xff", bytes(4)])
+            case 2:
+                del mutant[where : where + chance.randint(1, 64)]
+            case 3:
+                mutant[where:where] = mutant[where : where + chance.randint(1, 200)]
+            case 4:
+                mutant[where:where] = chance.choice([b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0\0\0\0\0", b"SQ", b"UN"])
+            case 5:
+                del mutant[where:]
+            case _:
+                mutant[where : where + 2] = chance.choice([b"SQ", b"UN", b"OB", b"PN", b"DS", b"AT", b"??"])
+    return bytes(mutant)
+
+
 def mutants(seed: int, count: int) -> list[tuple[str, bytes, str]]:
-    """``count`` mutants of small files: bytes changed, lengths blown up, parts cut, doubled and swapped."""
+    """``count`` mutants of small files."""
     chance = random.Random(seed)
     sources = [path for path in readable() if path.stat().st_size < 150_000]
     made = []
     for number in range(count):
         path = chance.choice(sources)
         data, syntax_uid = read(path)
-        mutant = bytearray(data)
-        for _ in range(chance.randint(1, 8)):
-            # headers are where the trouble is
-            where = chance.randrange(min(len(mutant), chance.choice([200, 2000, 20_000, 150_000])) or 1)
-            match chance.randrange(7):
-                case 0:
-                    mutant[where : where + 1] = bytes([chance.randrange(256)])
-                case 1:
-                    mutant[where : where + 4] = chance.choice([b"\xff\xff\xff\xff", b"\xfe\xff\xff\xff", bytes(4)])
-                case 2:
-                    del mutant[where : where + chance.randint(1, 64)]
-                case 3:
-                    mutant[where:where] = mutant[where : where + chance.randint(1, 200)]
-                case 4:
-                    mutant[where:where] = chance.choice(
-                        [b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0\0\0\0\0", b"SQ", b"UN"]
-                    )
-                case 5:
-                    del mutant[where:]
-                case _:
-                    mutant[where : where + 2] = chance.choice([b"SQ", b"UN", b"OB", b"PN", b"DS", b"AT", b"??"])
-        made.append((f"{path.name} {seed}/{number}", bytes(mutant), syntax_uid))
+        made.append((f"{path.name} {seed}/{number}", mutated(data, chance), syntax_uid))
     return made
 
 
