@@ -29,8 +29,8 @@ from negatoscope.model.stored import StoreResult
 from negatoscope.serve import query_retrieve
 from negatoscope.servers.dicom import DicomServer
 from negatoscope.servers.dicom_client import Sender
-from negatoscope.servers.dicom_link import send_data
 from negatoscope.servers.dicom_query_retrieve import QueryRetrieve
+from negatoscope.servers.dicom_sending import send_data
 from negatoscope.settings import Settings
 from negatoscope.sharing import COMMAND_LINE
 from negatoscope.wire.dimse import Command, Element, encode, request

@@ -17,7 +17,8 @@ from negatoscope.archive.ports import Buffer
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
 from negatoscope.errors import Unavailable, UnsupportedSOPClass
 from negatoscope.servers.dicom_association import make_blocking
-from negatoscope.servers.dicom_link import quick_acknowledge, send_all, send_data
+from negatoscope.servers.dicom_link import quick_acknowledge
+from negatoscope.servers.dicom_sending import Stored, readable, send_all, send_content
 from negatoscope.wire.dimse import Command, Element, MessageReader, encode, request
 from negatoscope.wire.dimse.commands import C_ECHO, C_STORE, MEDIUM_PRIORITY, Value
 from negatoscope.wire.dul import Association, ProtocolViolation, Role
@@ -128,7 +129,7 @@ class Sender:
         sop_class_uid: str,
         sop_instance_uid: str,
         transfer_syntax_uid: str,
-        data: Iterable[Buffer],
+        data: Iterable[Buffer] | Stored,
         originator: tuple[str, int] | None = None,
     ) -> int:
         """Send without waiting; the message ID. At most :attr:`window` of them before an :meth:`answer`.
@@ -146,10 +147,14 @@ class Sender:
             values[Element.MOVE_ORIGINATOR_TITLE], values[Element.MOVE_ORIGINATOR_MESSAGE_ID] = originator
         message_id = self._ask(context_id, C_STORE, values, data_set=True)
         try:
-            send_data(self._connection, self._machine, context_id, data)
+            send_content(self._connection, self._machine, context_id, data if isinstance(data, Stored) else iter(data))
         except OSError as error:
             raise PeerUnavailable(f"connection lost while sending: errno {error.errno}") from error
         return message_id
+
+    def answered(self, within_s: float) -> bool:
+        """Whether something comes within this time, an answer perhaps."""
+        return bool(self._events) or readable(self._connection, within_s)
 
     def answer(self) -> Command:
         """The next response. PeerUnavailable when the association ends instead."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from negatoscope.archive.ports import Buffer
 from negatoscope.audit.events import Disclosure
 from negatoscope.model.actor import Right
 from negatoscope.servers.dicom_link import Gone, Link
 from negatoscope.servers.dicom_query import DOOR, Archive, Asked, Identifier
 from negatoscope.servers.dicom_retrieve import Item, SubOperations, Tally, by_class, conclude, select
+from negatoscope.servers.dicom_sending import Content
 from negatoscope.sharing import policy
 from negatoscope.wire.dimse import Command, Element, encode, request
 from negatoscope.wire.dimse.commands import C_STORE, MEDIUM_PRIORITY, RESPONSE
@@ -46,7 +46,7 @@ class _OnSameAssociation:
     def syntaxes(self, sop_class_uid: str) -> Mapping[str, int]:
         return self._contexts.get(sop_class_uid, {})
 
-    def send(self, item: Item, syntax: str, pieces: Iterator[Buffer]) -> None:
+    def send(self, item: Item, syntax: str, content: Content) -> None:
         record = item.record
         context_id = self.syntaxes(record.sop_class_uid)[syntax]
         self._message_id = self._message_id % LAST_MESSAGE_ID + 1
@@ -61,7 +61,10 @@ class _OnSameAssociation:
             data_set=True,
         )
         self._link.send(self._link.framed(context_id, encode(command), command=True))
-        self._link.send_data(context_id, pieces)
+        self._link.send_content(context_id, content)
+
+    def answered(self, within_s: float) -> bool:
+        return self._link.answered(within_s)
 
     def answer(self) -> int:
         response = self._link.answer()

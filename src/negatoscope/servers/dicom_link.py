@@ -11,9 +11,9 @@ import contextlib
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
 
 from negatoscope.archive.ports import Buffer
+from negatoscope.servers.dicom_sending import Content, readable, send_content
 from negatoscope.wire.dimse import Command, decode, encode
 from negatoscope.wire.dimse.commands import C_CANCEL, Element
 from negatoscope.wire.dul import Association
@@ -21,7 +21,6 @@ from negatoscope.wire.dul.events import CommandReceived, DataReceived, Event
 from negatoscope.wire.dul.items import PROVIDER_SOURCE
 
 CHUNK = 1 << 16  # bytes read at once during an operation
-BATCH = 256  # buffers given to one sendmsg; the kernel takes 1,024
 MOST_WAITING = 1 << 20  # bytes of requests that may wait for the operation's end
 
 
@@ -33,34 +32,6 @@ def quick_acknowledge(connection: socket.socket) -> None:
     """Answer the next segment at once: peers with Nagle's algorithm on wait for it. Linux forgets; set it again."""
     if hasattr(socket, "TCP_QUICKACK"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-def send_all(connection: socket.socket, buffers: Sequence[Buffer]) -> None:
-    """``sendmsg`` until all is sent. Raises OSError, when the peer takes nothing for too long as well."""
-    sent = connection.sendmsg(buffers)
-    for buffer in buffers:
-        if sent >= len(buffer):
-            sent -= len(buffer)
-        else:
-            connection.sendall(memoryview(buffer)[sent:])
-            sent = 0
-
-
-def send_data(connection: socket.socket, machine: Association, context_id: int, pieces: Iterable[Buffer]) -> None:
-    """A data set in pieces of any size but the last even, straight from their buffers. Raises OSError."""
-    iterator = iter(pieces)
-    held: Buffer | None = next(iterator, b"")
-    while held is not None:
-        following = next(iterator, None)
-        buffers: list[Buffer] = []
-        for pair in machine.data(context_id, held, command=False, last=following is None):
-            buffers += pair
-            if len(buffers) >= BATCH:
-                send_all(connection, buffers)
-                buffers = []
-        if buffers:
-            send_all(connection, buffers)
-        held = following
 
 
 class Link:
@@ -108,10 +79,10 @@ class Link:
             framed += self.framed(context_id, data_set, command=False)
         self.send(framed)
 
-    def send_data(self, context_id: int, pieces: Iterable[Buffer]) -> None:
-        """A data set in pieces. Raises Gone, and whatever ``pieces`` raises: then the association must end."""
+    def send_content(self, context_id: int, content: Content) -> None:
+        """A data set. Raises Gone, and whatever reading it raises: then the association must end."""
         try:
-            send_data(self._connection, self._machine, context_id, pieces)
+            send_content(self._connection, self._machine, context_id, content)
         except OSError as error:
             self._lost(error)
 
@@ -120,6 +91,10 @@ class Link:
         while message_id not in self._cancelled and self._held < MOST_WAITING and self._read(wait=False):
             pass
         return message_id in self._cancelled
+
+    def answered(self, within_s: float) -> bool:
+        """Whether something comes within this time, an answer perhaps."""
+        return bool(self._answers) or readable(self._connection, within_s)
 
     def answer(self) -> Command:
         """The next response to a sub-operation; waits for it. Raises Gone, ProtocolViolation."""

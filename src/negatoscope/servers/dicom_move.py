@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from negatoscope.archive.ports import Buffer
 from negatoscope.audit.events import Disclosure, refused, transfer_begun
 from negatoscope.dicom.uid import EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN
 from negatoscope.errors import NotFound
@@ -16,6 +15,7 @@ from negatoscope.model.actor import Right
 from negatoscope.servers.dicom_client import AssociationRefused, PeerUnavailable, Proposal, Sender, associate
 from negatoscope.servers.dicom_query import DOOR, Archive, Asked, Identifier
 from negatoscope.servers.dicom_retrieve import Item, SubOperations, Tally, by_class, conclude, select
+from negatoscope.servers.dicom_sending import Content
 from negatoscope.sharing import Destination, policy
 from negatoscope.wire.dimse import Command, Element, response_to
 
@@ -135,9 +135,12 @@ class _ToDestination:
     def syntaxes(self, sop_class_uid: str) -> Mapping[str, int]:
         return self._contexts.get(sop_class_uid, {})
 
-    def send(self, item: Item, syntax: str, pieces: Iterator[Buffer]) -> None:
+    def send(self, item: Item, syntax: str, content: Content) -> None:
         record = item.record
-        self._open_one().begin_store(record.sop_class_uid, record.sop_instance_uid, syntax, pieces, self._originator)
+        self._open_one().begin_store(record.sop_class_uid, record.sop_instance_uid, syntax, content, self._originator)
+
+    def answered(self, within_s: float) -> bool:
+        return self._open_one().answered(within_s)
 
     def answer(self) -> int:
         return self._open_one().answer().status

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Protocol
 
-from negatoscope.archive.ports import Buffer
 from negatoscope.archive.query import Level, Query, stream
 from negatoscope.dicom.answers import AnswerWriter
 from negatoscope.dicom.matching import parse_identifier
@@ -18,7 +16,8 @@ from negatoscope.model.actor import Scope
 from negatoscope.model.stored import InstanceRecord
 from negatoscope.servers.dicom_client import PeerUnavailable
 from negatoscope.servers.dicom_pixels import choose
-from negatoscope.servers.dicom_query import CANCELLED, UNIQUE, Archive, Asked, Identifier
+from negatoscope.servers.dicom_query import CANCELLED, DOOR, UNIQUE, Archive, Asked, Identifier
+from negatoscope.servers.dicom_sending import PATIENCE_S, Content, Stored
 from negatoscope.wire.dimse import Command, Element, response_to
 from negatoscope.wire.dimse.commands import PENDING, SUCCESS, Value
 
@@ -119,9 +118,11 @@ class Tally:
     completed: int = 0
     warned: int = 0
     failures: list[str] = field(default_factory=list)  # SOP Instance UIDs
+    sent: int = 0  # bytes of data sets as stored
 
     def note(self, item: Item, status: int) -> None:
         """The peer's answer to one C-STORE."""
+        self.sent += item.record.location.length
         if status == SUCCESS:
             self.completed += 1
         elif status >> 12 == 0xB or status in WARNINGS:
@@ -158,6 +159,7 @@ def report(asked: Asked, tally: Tally) -> None:
 def conclude(archive: Archive, asked: Asked, tally: Tally, *, cancelled: bool) -> Command | None:
     """The last response; None: it had the list of failed instances with it and is sent. Raises Gone."""
     archive.count("dicom_sent_total", tally.completed + tally.warned)
+    archive.count("served_bytes_total", tally.sent, door=DOOR)
     archive.count("dicom_send_failures_total", len(tally.failures))
     if cancelled:
         status = CANCELLED
@@ -185,8 +187,12 @@ class Carrier(Protocol):
         """Contexts accepted for a class, by transfer syntax."""
         ...
 
-    def send(self, item: Item, syntax: str, pieces: Iterator[Buffer]) -> None:
-        """A C-STORE request. Raises PeerUnavailable, and whatever ``pieces`` raises: then :meth:`reopen`."""
+    def send(self, item: Item, syntax: str, content: Content) -> None:
+        """A C-STORE request. Raises PeerUnavailable, and whatever reading raises: then :meth:`reopen`."""
+        ...
+
+    def answered(self, within_s: float) -> bool:
+        """Whether its response, or the end, comes within this time. Raises PeerUnavailable."""
         ...
 
     def answer(self) -> int:
@@ -212,7 +218,12 @@ class _Parcel:
 
     item: Item
     syntax: str
-    pieces: Iterator[Buffer]
+    content: Content
+
+    def forget(self) -> None:
+        """Hold nothing that can be read again."""
+        if isinstance(self.content, Stored):
+            self.content.forget()
 
 
 class SubOperations:
@@ -253,8 +264,10 @@ class SubOperations:
         for attempt in (1, 2):
             assert again is not None
             try:
-                self._carrier.send(again.item, again.syntax, again.pieces)
+                self._carrier.send(again.item, again.syntax, again.content)
                 following = read_ahead()
+                if following is not None and not self._carrier.answered(PATIENCE_S):
+                    following.forget()  # a slow peer gets no memory of ours
                 self._tally.note(again.item, self._carrier.answer())
                 self._losses = 0
                 return following
@@ -284,13 +297,17 @@ class SubOperations:
             log.warning("an object cannot be sent: nothing was accepted that %s can be had in", stored)
             return None
         try:
-            pieces: Iterator[Buffer]
+            content: Content
             if syntax == stored:
-                pieces = self._archive.retrieval.read(record, item.study_uid)
+                content = self._stored(item)
+                content.begin()
             else:
-                pieces = self._archive.transcoder.transcode(record, item.study_uid, syntax)
-            first = next(pieces, b"")
+                content = self._archive.transcoder.transcode(record, item.study_uid, syntax)
         except NegatoscopeError as error:
             log.error("an object cannot be sent: %s", type(error).__name__)
             return None
-        return _Parcel(item, syntax, chain((first,), pieces))
+        return _Parcel(item, syntax, content)
+
+    def _stored(self, item: Item) -> Stored:
+        record, read_range = item.record, self._archive.retrieval.read_range
+        return Stored(record.location.length, lambda offset, size: read_range(record, offset, size, item.study_uid))
