@@ -247,6 +247,8 @@ def mutated_stream(stream: bytes, dice: random.Random) -> bytes:
     for _ in range(dice.randint(1, 4)):
         where = dice.randrange(len(parts))
         part = bytearray(parts[where])
+        if len(part) < 6:
+            continue  # cut already
         match dice.randrange(8):
             case 0:
                 del parts[where]

@@ -26,7 +26,7 @@ from negatoscope.dicom.tags import (
     vr_of,
 )
 from negatoscope.dicom.walk import Buffer, fragments_end
-from negatoscope.errors import InvalidObject
+from negatoscope.errors import InvalidObject, LimitExceeded
 
 # Tag to VR, offset, length in bytes, little endian: of the value, but of a sequence the whole of it,
 # header and delimiter included. Of encapsulated pixel data the length is ``UNDEFINED_LENGTH``.
@@ -60,9 +60,12 @@ def find_fast(data: Buffer, explicit: bool, wanted: Mapping[int, int], limits: L
 
     Raises:
         Unusual: let the general walk decide.
+        LimitExceeded: it would decide so.
     """
     try:
         return (_find_explicit if explicit else _find_implicit)(data, wanted, limits)
+    except LimitExceeded:
+        raise
     except InvalidObject as error:
         raise Unusual from error
 
@@ -103,8 +106,10 @@ def _find_explicit(data: Buffer, wanted: Mapping[int, int], limits: Limits) -> F
         if length > limits.value and vr not in _UNBOUNDED:
             raise Unusual
         position += length
-    if position > end or count > limits.elements:
+    if position > end:
         raise Unusual
+    if count > limits.elements:  # the general walk would say so too, in three times the time
+        raise LimitExceeded(f"more than {limits.elements} elements")
     return found
 
 
@@ -134,8 +139,10 @@ def _find_implicit(data: Buffer, wanted: Mapping[int, int], limits: Limits) -> F
         if length > most and vr_of(swapped(tag)) not in BULK_VRS:
             raise Unusual
         position += length
-    if position > end or count > limits.elements:
+    if position > end:
         raise Unusual
+    if count > limits.elements:  # the general walk would say so too, in three times the time
+        raise LimitExceeded(f"more than {limits.elements} elements")
     return found
 
 

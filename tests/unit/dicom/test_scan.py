@@ -316,7 +316,6 @@ LATER = element(0x00400254, "LO", b"end.")
         element(PIXEL_DATA, "OB", item(b""), length=UNDEFINED_LENGTH),
         element(0xFFFEE00D, "LO", b"") + LATER,
         element(0xFFFEE00D, "OB", b"") + LATER,
-        LATER * 10,
     ],
 )
 def test_what_is_unusual_is_left_to_the_walk(data: bytes) -> None:
@@ -333,12 +332,21 @@ def test_what_is_unusual_is_left_to_the_walk(data: bytes) -> None:
         bytes(16),
         ITEM_END,
         element(0x00100020, "LO", b"x", length=2, syntax=IMPLICIT),
-        element(0x00100020, "LO", syntax=IMPLICIT) * 10,
     ],
 )
 def test_what_is_unusual_in_implicit_vr_is_left_to_the_walk(data: bytes) -> None:
     with pytest.raises(Unusual):
         find_fast(data, False, {}, replace(DEFAULT_LIMITS, value=10, elements=9))
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_the_fast_path_counts_elements_itself(syntax: uid.TransferSyntax) -> None:
+    """A bomb of elements is walked once, not twice."""
+    data = element(0x00100020, "LO", b"1234", syntax=syntax)
+    for count in (8, 9):
+        find_fast(data * count, syntax.explicit, {}, replace(DEFAULT_LIMITS, elements=9))
+    with pytest.raises(LimitExceeded):
+        find_fast(data * 10, syntax.explicit, {}, replace(DEFAULT_LIMITS, elements=9))
 
 
 def test_long_private_and_pixel_values_are_usual_in_implicit_vr() -> None:
