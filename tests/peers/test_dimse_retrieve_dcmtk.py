@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from harness import synthetic
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
@@ -342,3 +343,22 @@ def test_a_move_says_where_it_goes_before_it_begins(here: Archive, tmp_path: Pat
     [event] = here.events("110102")[before:]
     assert (event["study_uid"], event["detail"]["instances"]) == (uid(1), 3)
     assert event["detail"]["destination"].startswith("WS")
+
+
+@pytest.mark.parametrize("receiver", [("+xa",), ("+xa", "-B")])
+def test_a_data_set_of_odd_length_leaves_with_a_nul_behind_it(
+    here: Archive, tmp_path: Path, receiver: tuple[str, ...]
+) -> None:
+    """Some senders write odd values. DCMTK aborts at a fragment of odd length, which PS3.8 annex E does not allow."""
+    study = "2.25.3199"
+    odd = synthetic(study=study, series=f"{study}.1", sop=f"{study}.1.1", patient="ODD")
+    odd += bytes.fromhex("fcfffcff") + b"OB\0\0" + (3).to_bytes(4, "little") + b"odd"
+    assert len(odd) % 2
+    here.keep(odd, EXPLICIT)
+    got = move(here, tmp_path, "-S", *keys("QueryRetrieveLevel=STUDY", f"StudyInstanceUID={study}"), receiver=receiver)
+    assert got.final == "0000"
+    assert got.datasets[f"{study}.1.1"].PatientID == "ODD"
+    if "-B" not in receiver:
+        assert raw_data_set(got.files[f"{study}.1.1"].read_bytes()) == odd + b"\0"
+    fetched = get(here, tmp_path, "-S", "+xe", *keys("QueryRetrieveLevel=STUDY", f"StudyInstanceUID={study}"))
+    assert fetched.uids == {f"{study}.1.1"}

@@ -23,7 +23,7 @@ from negatoscope.servers.dicom_negotiation import SERVICES, accept
 from negatoscope.servers.dicom_pixels import choose
 from negatoscope.servers.dicom_query import SOP_CLASSES
 from negatoscope.servers.dicom_query_retrieve import FIND, GET, MOVE
-from negatoscope.servers.dicom_retrieve import Item, Tally, retrieve_information
+from negatoscope.servers.dicom_retrieve import Item, Tally, even, retrieve_information
 from negatoscope.wire.dimse import Element
 from negatoscope.wire.dul.items import ExtendedNegotiation, PresentationContext, RoleSelection, UserInformation
 from negatoscope.wire.dul.pdu import AssociateAccept, AssociateRequest, data_pdu, data_pdus
@@ -295,6 +295,11 @@ def test_an_object_leaves_as_stored_else_uncompressed_and_never_with_loss(
     stored: str, accepted: list[str], chosen: str | None
 ) -> None:
     assert choose(stored, accepted) == chosen
+
+
+def test_fragments_of_what_is_transcoded_are_even() -> None:
+    assert list(even(iter([b"ab", b"cde"]))) == [b"ab", b"cde\0"]
+    assert list(even(iter([b"ab"]))) == [b"ab"]
 
 
 def test_a_class_is_proposed_as_stored_and_in_both_that_everybody_takes() -> None:

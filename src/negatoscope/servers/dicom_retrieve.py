@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from negatoscope.archive.ports import Buffer
 from negatoscope.archive.query import Level, Query, stream
 from negatoscope.dicom.answers import AnswerWriter
 from negatoscope.dicom.matching import parse_identifier
@@ -212,6 +213,12 @@ def by_class(contexts: Mapping[int, tuple[str, str]]) -> dict[str, dict[str, int
     return found
 
 
+def even(pieces: Iterator[bytes]) -> Iterator[Buffer]:
+    """Pieces of which only the last may be odd, with a NUL behind it if it is."""
+    for piece in pieces:
+        yield piece + b"\0" if len(piece) & 1 else piece
+
+
 @dataclass(frozen=True, slots=True)
 class _Parcel:
     """An object ready to be sent, its first bytes read and verified."""
@@ -302,7 +309,7 @@ class SubOperations:
                 content = self._stored(item)
                 content.begin()
             else:
-                content = self._archive.transcoder.transcode(record, item.study_uid, syntax)
+                content = even(self._archive.transcoder.transcode(record, item.study_uid, syntax))
         except NegatoscopeError as error:
             log.error("an object cannot be sent: %s", type(error).__name__)
             return None
@@ -310,4 +317,12 @@ class SubOperations:
 
     def _stored(self, item: Item) -> Stored:
         record, read_range = item.record, self._archive.retrieval.read_range
-        return Stored(record.location.length, lambda offset, size: read_range(record, offset, size, item.study_uid))
+        length = record.location.length
+        if length & 1:  # malformed, or deflated: fragments are even (PS3.8 annex E), a NUL pads (PS3.5 A.5)
+
+            def read_padded(offset: int, size: int) -> Buffer:
+                inside = min(size, length - offset)
+                return read_range(record, offset, inside, item.study_uid) + b"\0" * (size - inside)
+
+            return Stored(length + 1, read_padded)
+        return Stored(length, lambda offset, size: read_range(record, offset, size, item.study_uid))
