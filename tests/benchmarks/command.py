@@ -21,7 +21,7 @@ from benchmarks.clients import ClientFailed, Target, store_all
 from benchmarks.data import DataSet, DataSets, make_all
 from benchmarks.ingest import Ingest, Watch, load_tiny
 from benchmarks.measure import Bar, Row
-from benchmarks.report import save, table, write_document
+from benchmarks.report import save, table, versions, write_document
 from benchmarks.retrieval import Retrieving
 from benchmarks.servers import ORTHANC, Orthanc, Ours
 from benchmarks.storage import folder_bytes, index_bytes
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     load = " ".join(f"{value:.2f}" for value in os.getloadavg())
+    measured = versions()
     rows: list[Row] = []
     checks: list[str] = []
     with ExitStack() as stack:
@@ -69,7 +70,7 @@ def bench(options: argparse.Namespace) -> int:
         print(f"checked: {check}")
     if not (options.only or options.alone):
         facts = {"quick": options.quick, "runs": options.runs, "load": load, "checks": checks}
-        print(f"written: {save('bench', rows, facts).name}")
+        print(f"written: {save('bench', rows, facts, measured).name}")
         write_document()
     return 0
 

@@ -52,13 +52,13 @@ def _first(command: Sequence[str]) -> str:
     return (done.stdout.splitlines() or ["-"])[0]
 
 
-def save(kind: str, rows: Sequence[Row], facts: dict[str, object]) -> Path:
-    """JSON into ``bench-results/``; the latest of each kind also under a name that does not change."""
+def save(kind: str, rows: Sequence[Row], facts: dict[str, object], measured: dict[str, str]) -> Path:
+    """``measured``: :func:`versions` as they were at the start; a checkout may move on meanwhile. JSON into ``bench-results/``; the latest of each kind also under a name that does not change."""
     RESULTS.mkdir(exist_ok=True)
     content = {
         "kind": kind,
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "versions": versions(),
+        "versions": measured,
         **facts,
         "rows": [row.as_json() for row in rows],
     }

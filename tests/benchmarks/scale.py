@@ -16,7 +16,7 @@ from benchmarks.data import make
 from benchmarks.generated import MEAN_INSTANCES, generate, identifier, size_of_lookup
 from benchmarks.ingest import load_tiny
 from benchmarks.measure import Bar, Log, Row, percentile
-from benchmarks.report import save, table, write_document
+from benchmarks.report import save, table, versions, write_document
 from benchmarks.servers import Ours
 from benchmarks.storage import INDEX_TABLES
 from negatoscope.demo.synthetic import tiny_studies
@@ -26,6 +26,7 @@ JSON = "application/dicom+json"
 
 def scale(studies: int, quick: bool, log: Log) -> int:
     load = " ".join(f"{value:.2f}" for value in os.getloadavg())
+    measured = versions()
     tiny, rows = 2_000 if quick else 20_000, []
     with tempfile.TemporaryDirectory(prefix="negatoscope-scale-") as folder:
         data = make(Path(folder), "tiny", lambda: tiny_studies(tiny))
@@ -57,7 +58,7 @@ def scale(studies: int, quick: bool, log: Log) -> int:
         finally:
             ours.stop()
     print(table(rows))
-    save("scale", rows, {"quick": quick, "load": load, "studies": studies})
+    save("scale", rows, {"quick": quick, "load": load, "studies": studies}, measured)
     write_document()
     return 0
 
