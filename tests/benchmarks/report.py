@@ -53,7 +53,10 @@ def _first(command: Sequence[str]) -> str:
 
 
 def save(kind: str, rows: Sequence[Row], facts: dict[str, object], measured: dict[str, str]) -> Path:
-    """``measured``: :func:`versions` as they were at the start; a checkout may move on meanwhile. JSON into ``bench-results/``; the latest of each kind also under a name that does not change."""
+    """JSON into ``bench-results/``; the latest of each kind also under a name that does not change.
+
+    ``measured``: :func:`versions` as they were at the start, for a checkout may move on meanwhile.
+    """
     RESULTS.mkdir(exist_ok=True)
     content = {
         "kind": kind,
