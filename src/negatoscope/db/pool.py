@@ -9,11 +9,15 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg_pool.base import AttemptWithBackoff
 
 from negatoscope.errors import Unavailable
 from negatoscope.model.actor import Scope
 
 Unit = psycopg.Connection[DictRow]
+# The pool tries a lost database again after 1, 2, 4... seconds: an archive that is back must be used at once.
+AttemptWithBackoff.INITIAL_DELAY = 0.1
+AttemptWithBackoff.DELAY_BACKOFF = 1.5
 _IDLE_S = 1.0  # a connection unused for longer is asked whether it still lives
 
 
