@@ -145,7 +145,8 @@ CREATE TABLE series (
     UNIQUE (establishment_id, series_uid)
 );
 CREATE INDEX series_study ON series (study_id);
-CREATE INDEX series_quiet ON series (received_at) WHERE open;
+-- Not on received_at, which every stored instance changes: so the update of a series stays within its page (HOT).
+CREATE INDEX series_open ON series (series_id) WHERE open;
 CREATE INDEX series_pack ON series (pack_id);
 
 CREATE TABLE segment (
