@@ -120,12 +120,24 @@ class System:
             return {}
         found = {}
         for child in psutil.Process(self.process.pid).children():
-            words = child.cmdline()
+            try:
+                words = child.cmdline()
+            except (psutil.ZombieProcess, psutil.NoSuchProcess):
+                continue  # it has just died; the supervisor is about to see it
             if "child" in words:
                 found[words[words.index("child") + 1]] = child
             elif words and words[0].endswith("postgres"):
                 found["postgres"] = child
         return found
+
+    def child(self, kind: str, within_s: float = 10.0) -> psutil.Process:
+        """The living process of that kind: one that has just died is being started again."""
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            if found := self.children().get(kind):
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"no process {kind}: {self.tail()}")
 
     def stop(self) -> float:
         """SIGTERM; how long it took to end, seconds."""

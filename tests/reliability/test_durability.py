@@ -64,7 +64,7 @@ def killing_rounds(built: System, folder: Path, rounds: int, seed: int) -> tuple
             built.process.kill()
             built.process.wait()
         else:
-            built.children()[victim].send_signal(signal.SIGKILL)
+            built.child(victim).send_signal(signal.SIGKILL)
         for thread in threads:
             thread.join()
         began = time.monotonic()
@@ -167,7 +167,7 @@ def test_nothing_is_lost_while_the_database_restarts_thirty_times(built: System,
     for number in range(30):
         threads = load(built, token, acknowledged, seed=700 + number, count=4)
         time.sleep(0.1)
-        built.children()["postgres"].send_signal(signal.SIGQUIT)  # as `restart -m immediate`
+        built.child("postgres").send_signal(signal.SIGQUIT)  # as `restart -m immediate`
         for thread in threads:
             thread.join()
         began = time.monotonic()
