@@ -17,7 +17,7 @@ from negatoscope.audit.trail import Trail
 from negatoscope.db import Database
 from negatoscope.dicom.uid import EXPLICIT_LITTLE_ENDIAN as EXPLICIT
 from negatoscope.errors import PreconditionFailed
-from negatoscope.model.stored import Outcome
+from negatoscope.model.stored import Container, Outcome
 from negatoscope.storage.packs import Packs
 from negatoscope.storage.segments import claim, segment_ids
 
@@ -223,3 +223,19 @@ def test_the_index_comes_back_from_the_store_alone(
         assert scrubber(fresh, packs).everything().found == []
         with pytest.raises(PreconditionFailed):
             rebuild(empty_index, fresh.committer, fresh.containers, packs, [], lambda n: claim(folder, n))
+
+
+def test_an_object_sent_again_is_never_cut_off_while_its_first_copy_is_damaged(
+    archive: ArchiveBench, packs: Packs
+) -> None:
+    data = synthetic()
+    archive.keep(data, EXPLICIT)
+    [segment] = (archive.folder / "segments").glob("*.seg")
+    flip(segment, 1024 + 40)
+    assert scrubber(archive, packs).everything().found
+    result = archive.keep(data, EXPLICIT)
+    assert (result.outcome, result.reason) == (Outcome.QUARANTINED, "first-copy-damaged")
+    with archive.world.database.unit(None) as unit:
+        [row] = unit.execute("SELECT * FROM quarantine").fetchall()
+    place = (row["segment_id"], row["segment_offset"], row["length"])
+    assert archive.containers.read(Container.SEGMENT, *place) == data

@@ -41,6 +41,7 @@ OTHER_BYTES = "same-uid-other-bytes"
 OTHER_SERIES = "same-uid-other-series"
 OTHER_PATIENT = "study-of-another-patient"
 OTHER_STUDY = "series-of-another-study"
+FIRST_DAMAGED = "first-copy-damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,10 @@ class Committer:
             return self._set_aside(unit, receipt, OTHER_BYTES, batch)
         if held_series != series_id:
             return self._set_aside(unit, receipt, OTHER_SERIES, batch)
+        if unit.execute(
+            SQL["damaged"], {"series_id": series_id, "sop_instance_uid": receipt.scanned.sop_instance_uid}
+        ).fetchone():
+            return self._set_aside(unit, receipt, FIRST_DAMAGED, batch)  # these bytes may be the only good ones
         return receipt.result(Outcome.ALREADY_STORED)
 
     def _set_aside(self, unit: Unit, receipt: Receipt, reason: str, batch: _Batch) -> StoreResult:

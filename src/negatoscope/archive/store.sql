@@ -108,3 +108,11 @@ SELECT establishment_id FROM establishment WHERE code = %(code)s;
 
 -- pack_name --
 SELECT name FROM pack WHERE pack_id = %(pack_id)s;
+
+-- damaged --
+SELECT 1 AS one FROM damage
+WHERE repaired_at IS NULL
+  AND (sop_instance_uid = %(sop_instance_uid)s
+       OR (container = 'pack' AND byte_offset = -1
+           AND container_id = (SELECT pack_id FROM series WHERE series_id = %(series_id)s)))
+LIMIT 1;
