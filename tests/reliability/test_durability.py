@@ -47,13 +47,16 @@ def load(built: System, token: str, acknowledged: Acknowledged, seed: int, count
     return threads
 
 
-def killing_rounds(built: System, folder: Path, rounds: int, seed: int) -> tuple[Verdict, list[float]]:
-    """Each round: four senders, one process (or all) killed -9 at a random moment, ready again, next round."""
+def killing_rounds(built: System, folder: Path, rounds: int, seed: int, first: int = 0) -> tuple[Verdict, list[float]]:
+    """Each round: four senders, one process (or all) killed -9 at a random moment, ready again, next round.
+
+    ``first``: number of the first round, which decides what is sent in it. Restarts in seconds.
+    """
     dice = random.Random(seed)
     built.start()
     token = built.token("reader", "--ttl", "12h")
     acknowledged, waits = Acknowledged(folder / "acknowledged.txt"), []
-    for number in range(rounds):
+    for number in range(first, first + rounds):
         threads = load(built, token, acknowledged, seed=100 + number, count=60)
         time.sleep(dice.uniform(0.05, 1.2))
         victim = ("dicom", "http", "worker", "postgres", "supervisor", "all")[number % 6]
@@ -72,7 +75,25 @@ def killing_rounds(built: System, folder: Path, rounds: int, seed: int) -> tuple
             built.launch()
         built.wait_ready(30)
         waits.append(time.monotonic() - began)
-    return verify(built, token, acknowledged), waits
+    verdict = verify(built, token, acknowledged)
+    keep_evidence(built, acknowledged, verdict)
+    return verdict, waits
+
+
+def keep_evidence(built: System, acknowledged: Acknowledged, verdict: Verdict) -> None:
+    """What a loss is found with, before the folder goes: the store, the index, the log, what was acknowledged."""
+    if verdict.lost or verdict.corrupt or verdict.double:
+        kept = Path(tempfile.mkdtemp(prefix="negatoscope-evidence-"))
+        shutil.copy(built.log, kept)
+        shutil.copy(acknowledged.file, kept)
+        built.stop()
+        shutil.copytree(built.data, kept / "data", ignore=shutil.ignore_patterns("*.sock", ".s.PGSQL*"))
+        print(f"evidence kept in {kept}")
+
+
+def counted(verdict: Verdict, rounds: int) -> str:
+    lost, corrupt, double = len(verdict.lost), len(verdict.corrupt), len(verdict.double)
+    return f"rounds {rounds} acknowledged {verdict.checked} lost {lost} corrupt {corrupt} double {double}"
 
 
 def test_nothing_acknowledged_is_lost_when_processes_are_killed(built: System, tmp_path: Path) -> None:
@@ -83,14 +104,17 @@ def test_nothing_acknowledged_is_lost_when_processes_are_killed(built: System, t
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(7200)
-def test_nothing_acknowledged_is_lost_in_two_hundred_killings(built: System, tmp_path: Path) -> None:
-    verdict, waits = killing_rounds(built, tmp_path, rounds=200, seed=2)
-    print(f"acknowledged {verdict.checked}, restart p95 {sorted(waits)[189]:.2f} s")
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("piece", range(5))
+def test_nothing_acknowledged_is_lost_in_two_hundred_killings(built: System, tmp_path: Path, piece: int) -> None:
+    """Five pieces of forty, so that each can be run by itself: ``-k "killings and 3"``."""
+    verdict, waits = killing_rounds(built, tmp_path, rounds=40, seed=2 + piece, first=40 * piece)
+    print(f"kill piece {piece}: {counted(verdict, 40)} restart p95 {sorted(waits)[37]:.2f} worst {max(waits):.2f} s")
     assert (verdict.lost, verdict.corrupt, verdict.double) == ([], [], [])
+    assert built.run("scrub").returncode == 0
 
 
-def power_loss(rounds: int, count: int, mode: str) -> None:
+def power_loss(rounds: int, each: int, mode: str, first: int = 0) -> None:
     """Segments and packs on a file system that forgets what was not synced; every process killed at that moment."""
     if not POWERLOSS.exists() or not Path("/dev/fuse").exists():
         pytest.skip("needs /dev/fuse and the power-loss file system of the shared folder")
@@ -101,11 +125,11 @@ def power_loss(rounds: int, count: int, mode: str) -> None:
         acknowledged = Acknowledged(folder / "acknowledged.txt")
         token = built.token("reader", "--ttl", "12h")
         stores = ("segments", "packs")
-        for number in range(rounds):
+        for number in range(first, first + rounds):
             mounts = []
             for store in stores:
                 live, mount = folder / f"{store}.live", built.data / store
-                if number == 0:
+                if number == first:
                     shutil.move(mount, live) if mount.exists() else live.mkdir()
                 mount.mkdir(exist_ok=True)
                 command = [sys.executable, str(POWERLOSS), str(live), str(mount), str(folder / f"{store}.after")]
@@ -116,7 +140,7 @@ def power_loss(rounds: int, count: int, mode: str) -> None:
                     time.sleep(0.02)
             try:
                 built.start()
-                threads = load(built, token, acknowledged, seed=500 + number, count=count)
+                threads = load(built, token, acknowledged, seed=500 + number, count=each)
                 time.sleep(random.Random(number).uniform(0.5, 2.5))
                 built.kill_all()  # the power goes: nothing is acknowledged from here on ...
                 for mount_process in mounts:
@@ -144,19 +168,23 @@ def power_loss(rounds: int, count: int, mode: str) -> None:
             shutil.move(folder / f"{store}.live", built.data / store)
         built.start()
         verdict = verify(built, token, acknowledged)
+        keep_evidence(built, acknowledged, verdict)
         built.stop()
+        print(f"power losses from {first}: {counted(verdict, rounds)}")
         assert verdict.checked > 20 * rounds
         assert (verdict.lost, verdict.corrupt, verdict.double) == ([], [], [])
 
 
 def test_nothing_acknowledged_is_lost_when_the_power_goes() -> None:
-    power_loss(rounds=3, count=60, mode="strict")
+    power_loss(rounds=3, each=60, mode="strict")
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(7200)
-def test_nothing_acknowledged_is_lost_in_fifty_power_losses() -> None:
-    power_loss(rounds=50, count=60, mode="strict")
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("piece", range(5))
+def test_nothing_acknowledged_is_lost_in_fifty_power_losses(piece: int) -> None:
+    """Five pieces of ten, so that each can be run by itself: ``-k "losses and 3"``."""
+    power_loss(rounds=10, each=60, mode="strict", first=10 * piece)
 
 
 def test_nothing_is_lost_while_the_database_restarts_thirty_times(built: System, tmp_path: Path) -> None:
