@@ -39,8 +39,32 @@ class BadRequest(NegatoscopeError):
     """The request is not well formed."""
 
 
+class AttributeFault(BadRequest):
+    """An attribute of the request is missing or not what it may be."""
+
+    def __init__(self, detail: str, *tags: int) -> None:
+        super().__init__(detail)
+        self.tags = tags  # for the Attribute Identifier List of a DIMSE response
+
+
+class MissingAttribute(AttributeFault):
+    """An attribute that is needed is missing."""
+
+
+class MissingAttributeValue(AttributeFault):
+    """An attribute that needs a value has none."""
+
+
+class InvalidAttributeValue(AttributeFault):
+    """An attribute has a value that it may not have."""
+
+
 class PreconditionFailed(NegatoscopeError):
     """The state of the resource does not allow this."""
+
+
+class StepEnded(PreconditionFailed):
+    """The performed procedure step has ended and may no longer be updated."""
 
 
 class NotAcceptable(NegatoscopeError):
@@ -124,7 +148,12 @@ WIRE_FORMS: dict[type[NegatoscopeError], WireForm] = {
     Forbidden: WireForm(0x0124, 403, "forbidden", "AR"),
     TooManyRequests: WireForm(0x0213, 429, "too-many-requests", "AR"),
     BadRequest: WireForm(0x0115, 400, "bad-request", "AR"),
+    AttributeFault: WireForm(0x0115, 400, "bad-request", "AR"),
+    MissingAttribute: WireForm(0x0120, 400, "missing-attribute", "AR"),
+    MissingAttributeValue: WireForm(0x0121, 400, "missing-attribute-value", "AR"),
+    InvalidAttributeValue: WireForm(0x0106, 400, "invalid-attribute-value", "AR"),
     PreconditionFailed: WireForm(0x0110, 412, "precondition-failed", "AR"),
+    StepEnded: WireForm(0x0110, 412, "step-ended", "AR"),
     NotAcceptable: WireForm(0x0122, 406, "not-acceptable", "AR"),
     UnsupportedMediaType: WireForm(0x0122, 415, "unsupported-media-type", "AR"),
     TooLarge: WireForm(0xC001, 413, "too-large", "AR"),

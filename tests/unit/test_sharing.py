@@ -28,10 +28,11 @@ def actor(role: Role | None, kind: ActorKind = ActorKind.USER, establishment_id:
 
 # Roles and policy --------------------------------------------------------------------------------
 
-S, Q, R, ADMINISTER, QUARANTINE, AUDIT = (
+S, Q, R, W, ADMINISTER, QUARANTINE, AUDIT = (
     Right.STORE,
     Right.QUERY,
     Right.RETRIEVE,
+    Right.WORKLIST,
     Right.ADMINISTER,
     Right.QUARANTINE,
     Right.AUDIT,
@@ -42,11 +43,11 @@ S, Q, R, ADMINISTER, QUARANTINE, AUDIT = (
     ("role", "rights", "reads"),
     [
         (Role.ADMIN, {ADMINISTER, QUARANTINE}, False),
-        (Role.REFERENT, {ADMINISTER, QUARANTINE, Q, R}, True),
-        (Role.RADIOGRAPHER, {S, Q, R}, True),
-        (Role.RADIOLOGIST, {S, Q, R}, True),
+        (Role.REFERENT, {ADMINISTER, QUARANTINE, Q, R, W}, True),
+        (Role.RADIOGRAPHER, {S, Q, R, W}, True),
+        (Role.RADIOLOGIST, {S, Q, R, W}, True),
         (Role.CLINICIAN, {Q, R}, True),
-        (Role.SECRETARY, {S, Q}, True),
+        (Role.SECRETARY, {S, Q, W}, True),
         (Role.DPO, {AUDIT}, False),
     ],
 )

@@ -83,6 +83,28 @@ def queried(
     )  # fmt: skip
 
 
+def order_recorded(
+    actor: Actor, action: EventAction, order: int, door: str, address: str, *,
+    study_uid: str, patient: str, detail: Detail | None = None,
+) -> AuditEvent:  # fmt: skip
+    """An order was entered or changed (A.5.3.13 Order Record)."""
+    return _by_actor(
+        actor, EventKind.ORDER_RECORD, action, door, address,
+        study_uid=study_uid, patient=patient, detail={"order": order, **(detail or {})},
+    )  # fmt: skip
+
+
+def procedure_recorded(
+    actor: Actor, action: EventAction, sop_instance_uid: str, status: str, door: str, address: str, *,
+    study_uid: str, patient: str, orders: Iterable[int] = (),
+) -> AuditEvent:  # fmt: skip
+    """A modality reported what it does (A.5.3.15 Procedure Record). Without orders it was not scheduled."""
+    detail: Detail = {"step": sop_instance_uid, "status": status, "orders": " ".join(map(str, orders))}
+    return _by_actor(
+        actor, EventKind.PROCEDURE_RECORD, action, door, address, study_uid=study_uid, patient=patient, detail=detail
+    )
+
+
 def quarantine_read(actor: Actor, count: int, door: str, address: str) -> AuditEvent:
     """The list of what was set aside was shown (it holds patient identifiers)."""
     return _by_actor(
@@ -146,7 +168,7 @@ def refused(
 def _by_actor(
     actor: Actor, kind: EventKind, action: EventAction, door: str, address: str, *,
     outcome: EventOutcome = EventOutcome.SUCCESS, purpose: str = "normal", study_uid: str = "",
-    detail: Detail | None = None,
+    patient: str = "", detail: Detail | None = None,
 ) -> AuditEvent:  # fmt: skip
     return AuditEvent(
         kind=kind,
@@ -159,6 +181,7 @@ def _by_actor(
         door=door,
         purpose=purpose,
         study_uid=study_uid,
+        patient=patient,
         detail=dict(detail or {}),
     )
 

@@ -19,6 +19,8 @@ EVENT_NAMES = {
     EventKind.INSTANCES_ACCESSED: "DICOM Instances Accessed",
     EventKind.INSTANCES_TRANSFERRED: "DICOM Instances Transferred",
     EventKind.STUDY_DELETED: "DICOM Study Deleted",
+    EventKind.ORDER_RECORD: "Order Record",
+    EventKind.PROCEDURE_RECORD: "Procedure Record",
     EventKind.QUERY: "Query",
     EventKind.SECURITY_ALERT: "Security Alert",
     EventKind.USER_AUTHENTICATION: "User Authentication",

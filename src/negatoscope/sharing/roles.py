@@ -20,13 +20,13 @@ ROLES: dict[Role, Powers] = {
     Role.ADMIN: Powers(frozenset({Right.ADMINISTER, Right.QUARANTINE}), reads_images=False),
     # Runs the imaging systems of one establishment, and must see what the modalities sent.
     Role.REFERENT: Powers(
-        frozenset({Right.ADMINISTER, Right.QUARANTINE, Right.QUERY, Right.RETRIEVE}), reads_images=True
+        frozenset({Right.ADMINISTER, Right.QUARANTINE, Right.QUERY, Right.RETRIEVE, Right.WORKLIST}), reads_images=True
     ),
-    Role.RADIOGRAPHER: Powers(frozenset({Right.STORE, Right.QUERY, Right.RETRIEVE}), reads_images=True),
-    Role.RADIOLOGIST: Powers(frozenset({Right.STORE, Right.QUERY, Right.RETRIEVE}), reads_images=True),
+    Role.RADIOGRAPHER: Powers(frozenset({Right.STORE, Right.QUERY, Right.RETRIEVE, Right.WORKLIST}), reads_images=True),
+    Role.RADIOLOGIST: Powers(frozenset({Right.STORE, Right.QUERY, Right.RETRIEVE, Right.WORKLIST}), reads_images=True),
     Role.CLINICIAN: Powers(frozenset({Right.QUERY, Right.RETRIEVE}), reads_images=True),
-    # Imports discs and looks up studies; without ``retrieve`` no pixel leaves.
-    Role.SECRETARY: Powers(frozenset({Right.STORE, Right.QUERY}), reads_images=True),
+    # Enters orders, imports discs and looks up studies; without ``retrieve`` no pixel leaves.
+    Role.SECRETARY: Powers(frozenset({Right.STORE, Right.QUERY, Right.WORKLIST}), reads_images=True),
     Role.DPO: Powers(frozenset({Right.AUDIT}), reads_images=False),
 }
 
