@@ -14,16 +14,19 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from negatoscope.archive.ports import Receiver
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
+from negatoscope.model.actor import Actor
 from negatoscope.servers.dicom_association import Authenticate, Conversation, Node, Operations
 from negatoscope.servers.dicom_link import quick_acknowledge
 from negatoscope.servers.dicom_negotiation import refusal
 from negatoscope.servers.dicom_store import Count, where
+from negatoscope.servers.dicom_tls import Connection, SecureConnection, SecureDoor, TlsRefused
 from negatoscope.wire.dul import Association, Role
 from negatoscope.wire.dul.events import AssociationRequested, Violated
+from negatoscope.wire.dul.items import UserIdentity
 from negatoscope.wire.dul.pdu import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, AssociateReject, AssociateRequest
 
 log = logging.getLogger(__name__)
@@ -85,18 +88,19 @@ class Admission:
 class _Waiting:
     """A connection without association: before it (Sta2), or after it, until the peer closes (Sta13)."""
 
-    connection: socket.socket
+    connection: Connection
     machine: Association
     address: str
     over: bool = False
     discarded: int = 0  # bytes that came after the end
+    silent: bool = False  # nothing that comes is looked at: there was no security
 
 
 class DicomServer:
     """Receives objects by C-STORE, answers C-ECHO, and gives room to further operations.
 
     Args:
-        address: host and port to listen on; port 0 takes a free one, see :attr:`address`.
+        address: host and port to listen on; port 0 takes a free one, see :attr:`address`. None: no plain text.
         title: our AE title; requests that call another are rejected.
         receiver: where objects go.
         authenticate: ``(calling title, called title, address, user identity) -> Actor``, or None for
@@ -105,11 +109,12 @@ class DicomServer:
         listener: a socket that listens on ``address`` already: its owner keeps connections waiting
             while this process starts again.
         operations: services besides these two, as query/retrieve.
+        secure: TLS, with limits, services and metrics in common.
     """
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: tuple[str, int] | None,
         title: str,
         receiver: Receiver,
         authenticate: Authenticate,
@@ -117,17 +122,19 @@ class DicomServer:
         count: Count = ignore,
         listener: socket.socket | None = None,
         operations: Sequence[Operations] = (),
+        secure: SecureDoor | None = None,
     ) -> None:
-        self._wanted, self._given = address, listener
+        self._wanted, self._given, self._secure = address, listener, secure
         self._node = Node(title, receiver, authenticate, limits, count, operations)
         self._admission = Admission(limits)
         self._selector = selectors.DefaultSelector()
-        self._waiting: dict[socket.socket, _Waiting] = {}  # in order of arrival
+        self._waiting: dict[Connection, _Waiting] = {}  # in order of arrival
         self._returned: deque[_Waiting] = deque()  # from association threads, to await their end
         self._conversations: dict[threading.Thread, Conversation] = {}
         self._lock = threading.Lock()  # over _conversations
         self._stopping = False
         self._listening: socket.socket | None = None
+        self._listening_securely: socket.socket | None = None
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="dicom", daemon=True)
 
@@ -139,24 +146,36 @@ class DicomServer:
         return host, port
 
     @property
+    def secure_address(self) -> tuple[str, int]:
+        """Where it listens for TLS. Only once started."""
+        assert self._listening_securely is not None, "not started, or not secure"
+        host, port = self._listening_securely.getsockname()[:2]
+        return host, port
+
+    @property
     def alive(self) -> bool:
         """Whether new associations can come in; a process whose door has died should end."""
         return self._thread.is_alive()
 
     def start(self) -> None:
         """Listen, and return. OSError when the address cannot be had."""
-        self._listening = self._given or socket.create_server(self._wanted, backlog=BACKLOG)
-        for one in (self._listening, self._woken, self._wake):
+        self._listening = self._given
+        if self._listening is None and self._wanted is not None:
+            self._listening = socket.create_server(self._wanted, backlog=BACKLOG)
+        if self._secure is not None:
+            given = self._secure.listener
+            self._listening_securely = given or socket.create_server(self._secure.address, backlog=BACKLOG)
+        self._wake.setblocking(False)
+        for one in (*self._doors(), self._woken):
             one.setblocking(False)
-        self._selector.register(self._listening, selectors.EVENT_READ)
-        self._selector.register(self._woken, selectors.EVENT_READ)
+            self._selector.register(one, selectors.EVENT_READ)
         self._thread.start()
 
     def stop(self, grace_s: float = 2.0) -> None:
         """Refuse what is new, let messages under way end for ``grace_s``, abort the rest, and return."""
         self._stopping = True
         self._notify()
-        if self._listening is not None:
+        if self._doors():
             self._thread.join()
         deadline = time.monotonic() + grace_s
         for now in (False, True):
@@ -179,7 +198,9 @@ class DicomServer:
             while not self._stopping:
                 for key, _ in self._selector.select(self._patience()):
                     if key.fileobj is self._listening:
-                        self._accept_all(self._listening)
+                        self._accept_all(self._listening, None)
+                    elif key.fileobj is self._listening_securely:
+                        self._accept_all(self._listening_securely, self._secure)
                     elif key.fileobj is self._woken:
                         self._take_back()
                     elif key.fileobj in self._waiting:
@@ -188,9 +209,12 @@ class DicomServer:
         finally:
             for waiting in list(self._waiting.values()):
                 self._drop(waiting)
-            if self._listening is not None:
-                self._listening.close()
+            for one in self._doors():
+                one.close()
             self._selector.close()
+
+    def _doors(self) -> list[socket.socket]:
+        return [one for one in (self._listening, self._listening_securely) if one is not None]
 
     def _patience(self) -> float | None:
         """Seconds until the next timer."""
@@ -203,7 +227,7 @@ class DicomServer:
             if waiting.machine.expire(now):  # ARTIM: nothing is said, the connection ends
                 self._drop(waiting)
 
-    def _accept_all(self, listening: socket.socket) -> None:
+    def _accept_all(self, listening: socket.socket, secure: SecureDoor | None) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
                 connection, peer = listening.accept()
@@ -218,8 +242,11 @@ class DicomServer:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             quick_acknowledge(connection)
             self._node.count("dicom_connections_total", 1)
-            machine = Association(Role.ACCEPTOR, self._node.limits, time.monotonic())
-            self._keep(_Waiting(connection, machine, str(peer[0])))
+            machine = Association(Role.ACCEPTOR, self._node.limits, time.monotonic())  # ARTIM bounds TLS too
+            taken: Connection = connection
+            if secure is not None:
+                taken = SecureConnection(connection, secure.keys.server(), server_side=True)
+            self._keep(_Waiting(taken, machine, str(peer[0])))
 
     def _keep(self, waiting: _Waiting) -> None:
         self._waiting[waiting.connection] = waiting
@@ -246,16 +273,27 @@ class DicomServer:
         """Read, and whatever goes wrong for one peer stays with that peer."""
         try:
             self._read(waiting)
+            while waiting.connection in self._waiting and self._holds_more(waiting.connection):
+                self._read(waiting)
         except Exception as error:  # noqa: BLE001  # this thread is everybody's door
             log.error("connection dropped: %s", where(error))
             self._node.count("dicom_failures_total", 1)
             if waiting.connection in self._waiting:
                 self._drop(waiting)
 
+    @staticmethod
+    def _holds_more(connection: Connection) -> bool:
+        return isinstance(connection, SecureConnection) and connection.pending()
+
     def _read(self, waiting: _Waiting) -> None:
         try:
             data = waiting.connection.recv(CHUNK)
         except BlockingIOError:
+            return
+        except TlsRefused as refused:
+            self._node.count("dicom_tls_refused_total", 1)
+            log.warning("no TLS with %s: %s", waiting.address, refused)
+            waiting.over = waiting.silent = True  # the peer was told why; it closes, or ARTIM does
             return
         except OSError:
             data = b""
@@ -267,6 +305,8 @@ class DicomServer:
             if waiting.discarded > self._node.limits.pdu_accepted:
                 self._drop(waiting)
                 return
+        if waiting.silent:
+            return
         events = waiting.machine.receive(data, time.monotonic())
         last = events[-1] if events else None  # what came before it (a request, then nonsense) is void
         if isinstance(last, AssociationRequested):
@@ -297,7 +337,9 @@ class DicomServer:
         if leave is None:
             self._reject(waiting, LOCAL_LIMIT_EXCEEDED)
             return
-        conversation = Conversation(self._node, waiting.connection, waiting.machine, waiting.address, leave)
+        conversation = Conversation(
+            self._node_for(waiting.connection), waiting.connection, waiting.machine, waiting.address, leave
+        )
         thread = threading.Thread(
             target=self._converse, args=(conversation, waiting, request), name="association", daemon=True
         )
@@ -313,6 +355,20 @@ class DicomServer:
             leave()
             self._keep(waiting)
             self._reject(waiting, TEMPORARY_CONGESTION)
+
+    def _node_for(self, connection: Connection) -> Node:
+        """What an association is given: over TLS the caller's title is judged with its certificate."""
+        if self._secure is None or not isinstance(connection, SecureConnection):
+            return self._node
+        authenticate, certificate = self._secure.authenticate, connection.certificate
+        if certificate is None:  # never: no request is read before the handshake
+            raise TlsRefused("no certificate")
+        self._node.count("dicom_tls_associations_total", 1)
+
+        def judge(calling: str, called: str, address: str, identity: UserIdentity | None) -> Actor | None:
+            return authenticate(calling, called, address, identity, certificate)
+
+        return replace(self._node, authenticate=judge)
 
     def _take_back(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -19,6 +19,7 @@ from negatoscope.model.actor import Actor
 from negatoscope.servers import dicom_negotiation as negotiation
 from negatoscope.servers.dicom_link import Gone, Link, quick_acknowledge
 from negatoscope.servers.dicom_store import Count, Exchange, Peer, open_exchange, where
+from negatoscope.servers.dicom_tls import Connection
 from negatoscope.wire.dimse import Command, Message, MessageReader, encode
 from negatoscope.wire.dimse.commands import C_CANCEL
 from negatoscope.wire.dul import Association, ProtocolViolation
@@ -63,7 +64,7 @@ class Node:
     operations: Sequence[Operations] = ()
 
 
-def make_blocking(connection: socket.socket, receive_s: float, send_s: float) -> None:
+def make_blocking(connection: Connection, receive_s: float, send_s: float) -> None:
     """Blocking calls that the kernel ends (BlockingIOError): cheaper than a poll before each of them."""
     connection.setblocking(True)
     for option, seconds in ((socket.SO_RCVTIMEO, receive_s), (socket.SO_SNDTIMEO, send_s)):
@@ -78,7 +79,7 @@ class Conversation:
     def __init__(
         self,
         node: Node,
-        connection: socket.socket,
+        connection: Connection,
         machine: Association,
         address: str,
         leave: Callable[[], None],

@@ -19,6 +19,7 @@ from negatoscope.errors import Unavailable, UnsupportedSOPClass
 from negatoscope.servers.dicom_association import make_blocking
 from negatoscope.servers.dicom_link import quick_acknowledge
 from negatoscope.servers.dicom_sending import Stored, readable, send_all, send_content
+from negatoscope.servers.dicom_tls import Connection, Secured, TlsRefused, connect
 from negatoscope.wire.dimse import Command, Element, MessageReader, encode, request
 from negatoscope.wire.dimse.commands import C_ECHO, C_STORE, MEDIUM_PRIORITY, Value
 from negatoscope.wire.dul import Association, ProtocolViolation, Role
@@ -70,12 +71,13 @@ class Proposal:
     user_identity: UserIdentity | None = None
     roles: Sequence[RoleSelection] = ()
     limits: Limits = field(default=DEFAULT_LIMITS)
+    secured: Secured | None = None  # None: plain text
 
 
 class Sender:
     """An open association. Use :func:`associate` to get one, and ``with`` to end it well."""
 
-    def __init__(self, connection: socket.socket, machine: Association) -> None:
+    def __init__(self, connection: Connection, machine: Association) -> None:
         self._connection, self._machine = connection, machine
         self._messages = MessageReader()
         self._events: deque[Event] = deque()
@@ -149,7 +151,7 @@ class Sender:
         try:
             send_content(self._connection, self._machine, context_id, data if isinstance(data, Stored) else iter(data))
         except OSError as error:
-            raise PeerUnavailable(f"connection lost while sending: errno {error.errno}") from error
+            raise PeerUnavailable(f"connection lost while sending: {_why(error)}") from error
         return message_id
 
     def answered(self, within_s: float) -> bool:
@@ -219,7 +221,7 @@ class Sender:
         try:
             send_all(self._connection, [data])
         except OSError as error:
-            raise PeerUnavailable(f"connection lost while sending: errno {error.errno}") from error
+            raise PeerUnavailable(f"connection lost while sending: {_why(error)}") from error
 
     def _next(self) -> Event:
         """The next event; waits for it. Data set bytes are copied by nobody: see DataReceived."""
@@ -232,7 +234,7 @@ class Sender:
                 self.abort()
                 raise PeerUnavailable("no answer in time") from error
             except OSError as error:
-                raise PeerUnavailable(f"connection lost: errno {error.errno}") from error
+                raise PeerUnavailable(f"connection lost: {_why(error)}") from error
             now = time.monotonic()
             self._events += self._machine.receive(data, now) if data else self._machine.closed(now)
             if not data and not self._events:
@@ -256,10 +258,7 @@ def associate(address: tuple[str, int], proposal: Proposal) -> Sender:
         PeerUnavailable: no connection, no answer, or nonsense.
     """
     limits = proposal.limits
-    try:
-        connection = socket.create_connection(address, timeout=limits.artim_s)
-    except OSError as error:
-        raise PeerUnavailable(f"no connection: errno {error.errno}") from error
+    connection = _connection(address, proposal)
     sender = Sender(connection, Association(Role.REQUESTOR, limits, time.monotonic()))
     try:
         make_blocking(connection, limits.dimse_answer_s, limits.dimse_answer_s)
@@ -269,6 +268,26 @@ def associate(address: tuple[str, int], proposal: Proposal) -> Sender:
         connection.close()
         raise
     return sender
+
+
+def _connection(address: tuple[str, int], proposal: Proposal) -> Connection:
+    """A connection, secure if it shall be; ``artim_s`` for each of the two steps."""
+    limits, secured = proposal.limits, proposal.secured
+    try:
+        plain = socket.create_connection(address, timeout=limits.artim_s)
+        if secured is None:
+            return plain
+        try:
+            return connect(plain, secured, address[0], limits.artim_s)
+        except BaseException:
+            plain.close()
+            raise
+    except OSError as error:
+        raise PeerUnavailable(f"no connection: {_why(error)}") from error
+
+
+def _why(error: OSError) -> str:
+    return str(error) if isinstance(error, TlsRefused) else f"errno {error.errno}"
 
 
 def _request(proposal: Proposal) -> AssociateRequest:

@@ -14,6 +14,7 @@ from collections import deque
 
 from negatoscope.archive.ports import Buffer
 from negatoscope.servers.dicom_sending import Content, readable, send_content
+from negatoscope.servers.dicom_tls import Connection
 from negatoscope.wire.dimse import Command, decode, encode
 from negatoscope.wire.dimse.commands import C_CANCEL, Element
 from negatoscope.wire.dul import Association
@@ -28,7 +29,7 @@ class Gone(Exception):
     """The association has ended, or ends next: nothing can be said on it any more."""
 
 
-def quick_acknowledge(connection: socket.socket) -> None:
+def quick_acknowledge(connection: Connection) -> None:
     """Answer the next segment at once: peers with Nagle's algorithm on wait for it. Linux forgets; set it again."""
     if hasattr(socket, "TCP_QUICKACK"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
@@ -37,7 +38,7 @@ def quick_acknowledge(connection: socket.socket) -> None:
 class Link:
     """One open association, as an operation sees it. Belongs to the association's thread."""
 
-    def __init__(self, connection: socket.socket, machine: Association) -> None:
+    def __init__(self, connection: Connection, machine: Association) -> None:
         self._connection, self._machine = connection, machine
         self.extended: dict[str, bytes] = {}  # what was granted by extended negotiation, by SOP class
         self.receives: frozenset[str] = frozenset()  # SOP classes of which the peer may be sent objects

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from negatoscope.archive.ports import Buffer
 from negatoscope.model.checksum import BLOCK
+from negatoscope.servers.dicom_tls import Connection, SecureConnection
 from negatoscope.wire.dul import Association
 
 BATCH = 256  # buffers given to one sendmsg; the kernel takes 1,024
@@ -49,7 +50,7 @@ class Stored:
 Content = Stored | Iterator[Buffer]  # what cannot be read again comes in pieces
 
 
-def send_all(connection: socket.socket, buffers: Sequence[Buffer]) -> None:
+def send_all(connection: Connection, buffers: Sequence[Buffer]) -> None:
     """``sendmsg`` until all is sent. Raises OSError, when the peer takes nothing for too long as well."""
     sent = connection.sendmsg(buffers)
     for buffer in buffers:
@@ -60,7 +61,7 @@ def send_all(connection: socket.socket, buffers: Sequence[Buffer]) -> None:
             sent = 0
 
 
-def send_data(connection: socket.socket, machine: Association, context_id: int, pieces: Iterable[Buffer]) -> None:
+def send_data(connection: Connection, machine: Association, context_id: int, pieces: Iterable[Buffer]) -> None:
     """A data set in pieces of any size but the last even. Raises OSError, and what ``pieces`` raises."""
     iterator = iter(pieces)
     held: Buffer | None = next(iterator, b"")
@@ -77,7 +78,7 @@ def send_data(connection: socket.socket, machine: Association, context_id: int, 
         held = following
 
 
-def send_content(connection: socket.socket, machine: Association, context_id: int, content: Content) -> None:
+def send_content(connection: Connection, machine: Association, context_id: int, content: Content) -> None:
     """A data set, whichever way it comes. Raises OSError, and whatever reading it raises."""
     if isinstance(content, Stored):
         _send_stored(connection, machine, context_id, content)
@@ -85,7 +86,7 @@ def send_content(connection: socket.socket, machine: Association, context_id: in
         send_data(connection, machine, context_id, content)
 
 
-def _send_stored(connection: socket.socket, machine: Association, context_id: int, stored: Stored) -> None:
+def _send_stored(connection: Connection, machine: Association, context_id: int, stored: Stored) -> None:
     offset, quick = 0, QUICK_STEPS  # steps in a row that were taken at once
     while True:
         most = BLOCK if quick >= QUICK_STEPS else STEP
@@ -112,7 +113,7 @@ def _send_stored(connection: socket.socket, machine: Association, context_id: in
             return
 
 
-def _push(connection: socket.socket, pairs: Sequence[tuple[bytes, memoryview]]) -> tuple[bytes, int, int] | None:
+def _push(connection: Connection, pairs: Sequence[tuple[bytes, memoryview]]) -> tuple[bytes, int, int] | None:
     """Send PDUs to a peer that keeps up.
 
     Returns:
@@ -151,7 +152,7 @@ def _where(pairs: Sequence[tuple[bytes, memoryview]], index: int, sent: int) -> 
     return header[sent:], done, len(payload)
 
 
-def _finish_pdu(connection: socket.socket, stored: Stored, offset: int, left: int) -> None:
+def _finish_pdu(connection: Connection, stored: Stored, offset: int, left: int) -> None:
     """The payload of a PDU whose header is sent, a step at a time."""
     while left:
         data = stored.take(offset, min(STEP, left))
@@ -160,15 +161,17 @@ def _finish_pdu(connection: socket.socket, stored: Stored, offset: int, left: in
         left -= len(data)
 
 
-def writable(connection: socket.socket, within_s: float) -> bool:
+def writable(connection: Connection, within_s: float) -> bool:
     return _ready(connection, select.POLLOUT, within_s)
 
 
-def readable(connection: socket.socket, within_s: float) -> bool:
+def readable(connection: Connection, within_s: float) -> bool:
+    if isinstance(connection, SecureConnection) and connection.pending():
+        return True
     return _ready(connection, select.POLLIN, within_s)
 
 
-def _ready(connection: socket.socket, event: int, within_s: float) -> bool:
+def _ready(connection: Connection, event: int, within_s: float) -> bool:
     waiting = select.poll()
     waiting.register(connection, event)
     return bool(waiting.poll(max(within_s, 0.0) * 1000))
