@@ -56,6 +56,13 @@ METRICS: dict[str, Metric] = {
     "dicom_find_answers_total": Metric("counter", "answers to C-FIND"),
     "dicom_sent_total": Metric("counter", "objects sent by C-GET and C-MOVE"),
     "dicom_send_failures_total": Metric("counter", "objects that C-GET and C-MOVE could not send, or the peer refused"),
+    "sent_total": Metric("counter", "objects of deliveries that a remote node acknowledged, by kind of node"),
+    "sent_bytes_total": Metric("counter", "bytes of those objects, by kind of node"),
+    "send_failures_total": Metric("counter", "times that a remote node did not answer a delivery, by kind of node"),
+    "commitments_total": Metric("counter", "requests of storage commitment that we accepted"),
+    "deliveries_waiting": Metric("gauge", "deliveries that wait, are sent, or await the promise of a node"),
+    "deliveries_dead": Metric("gauge", "deliveries given up, with what is missing named"),
+    "oldest_delivery_s": Metric("gauge", "age of the oldest delivery that is neither done nor held, seconds"),
     "received_bytes_total": Metric("counter", "bytes of data sets received, by door"),
     "served_bytes_total": Metric("counter", "bytes of data sets served, by door"),
 }

@@ -50,6 +50,11 @@ class Settings:
     segment_bytes: int = setting(256 << 20, "a segment longer than this is sealed", "bytes")
     scrub_interval_s: float = setting(30 * 86400.0, "the whole store is verified at least this often", "seconds")
     retired_grace_s: float = setting(600.0, "bytes no longer referred to are deleted after this", "seconds")
+    send_lease_s: float = setting(15.0, "a delivery whose sender has died is taken over after this", "seconds")
+    send_retry_s: float = setting(
+        5.0, "first wait after a node did not answer; twice as long each time, to 15 minutes", "seconds"
+    )
+    send_give_up_s: float = setting(3 * 86_400.0, "a delivery that waits longer for its node is given up", "seconds")
     session_s: float = setting(8 * 3600.0, "browser session length", "seconds")
     disclosure_window_s: float = setting(
         300.0, "one audit event covers an actor's reads of a study this long", "seconds"

@@ -45,6 +45,7 @@ class Limits:
     find_answers: int = 10_000
     identifier: int = 1 * MIB  # of C-FIND, C-GET and C-MOVE
     wild_cards: int = 8
+    commitment: int = 16 * MIB  # a request or report of storage commitment
     # media
     zip_entries: int = 20_000
     zip_depth: int = 1

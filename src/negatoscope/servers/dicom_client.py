@@ -176,6 +176,44 @@ class Sender:
                 raise PeerUnavailable(f"aborted: {violation}") from violation
             self._over(event)
 
+    def ask(self, context_id: int, kind: int, values: Mapping[Element, Value], data_set: bytes) -> int:
+        """Any request with a small data set, without waiting; its message ID. Raises PeerUnavailable."""
+        message_id = self._ask(context_id, kind, values, data_set=True)
+        self._send(self._machine.message(context_id, data_set, command=False))
+        return message_id
+
+    def receive(self, longest: int) -> tuple[int, Command, bytes]:
+        """The next message whole, request or response: its context, command set, data set.
+
+        PeerUnavailable when the association ends instead, or the data set is over ``longest`` bytes.
+        """
+        message, data = None, bytearray()
+        while True:
+            event = self._next()
+            try:
+                if isinstance(event, CommandReceived):
+                    message = self._messages.command(event)
+                    if not message.command.has_data_set:
+                        return message.context_id, message.command, b""
+                    continue
+                if isinstance(event, DataReceived):
+                    self._messages.data(event)
+                    data += event.data
+                    if len(data) > longest:
+                        raise ProtocolViolation(0, f"a data set of over {longest} bytes")
+                    if event.last:
+                        assert message is not None
+                        return message.context_id, message.command, bytes(data)
+                    continue
+            except ProtocolViolation as violation:
+                self.abort()
+                raise PeerUnavailable(f"aborted: {violation}") from violation
+            self._over(event)
+
+    def respond(self, context_id: int, response: Command) -> None:
+        """Answer a request of the peer. Raises PeerUnavailable."""
+        self._send(self._machine.message(context_id, encode(response), command=True))
+
     def release(self) -> None:
         """End the association in order. PeerUnavailable when the peer does not answer in kind."""
         try:

@@ -49,6 +49,7 @@ class Service:
     takes: Callable[[str], bool] = takes_syntax  # transfer syntaxes
     extended: Callable[[bytes], bytes] | None = None  # what is granted of an extended negotiation
     gives: bool = False  # its operations send objects on the same association (C-GET)
+    reports: bool = False  # the requestor may be its SCP, and report to us (storage commitment)
 
 
 def storage_information(proposed: bytes) -> bytes:
@@ -132,7 +133,8 @@ class _Granted:
         if role is None:
             return scu, False
         receives = self._gives and Right.RETRIEVE in self._rights and is_storage_class(uid)
-        return scu and role.scu, receives and role.scp
+        reports = scu and service is not None and service.reports
+        return scu and role.scu, (receives or reports) and role.scp
 
     def extends(self, proposed: ExtendedNegotiation, classes: set[str]) -> bool:
         service = self._service(proposed.sop_class_uid)

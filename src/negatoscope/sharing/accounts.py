@@ -122,8 +122,10 @@ class Accounts:
                 return Destination(row["actor_id"], row["title"], row["host"], row["port"])
         raise NotFound("move destination unknown")
 
-    def system_actor(self, establishment_code: str, name: str = "import") -> Actor:
-        """Our own hand in an establishment, made at first use: what ``import`` stores is its. Stores, reads nothing.
+    def system_actor(
+        self, establishment_code: str, name: str = "import", rights: Collection[Right] = (Right.STORE,)
+    ) -> Actor:
+        """Our own hand in an establishment, made at first use: what ``import`` stores is its. Reads as ``rights`` say.
 
         Raises:
             NotFound: no such establishment.
@@ -134,9 +136,11 @@ class Accounts:
             unit.execute(QUERIES["lock_name"], {"name": f"system:{place.establishment_id}:{name}"})
             row = unit.execute(QUERIES["system_actor"], key).fetchone()
             actor_id = (
-                row["actor_id"] if row else _add_actor(unit, ActorKind.SYSTEM, name, None, place, ["store"], False)
+                row["actor_id"]
+                if row
+                else _add_actor(unit, ActorKind.SYSTEM, name, None, place, sorted(rights), bool(AE_READS & set(rights)))
             )
-        return _made(actor_id, ActorKind.SYSTEM, name, None, place, {Right.STORE})
+        return _made(actor_id, ActorKind.SYSTEM, name, None, place, rights)
 
     # Establishments ------------------------------------------------------------------------------
 

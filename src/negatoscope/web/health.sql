@@ -8,4 +8,8 @@ SELECT (SELECT count(*) FROM quarantine) AS quarantined_total,
        (SELECT extract(epoch FROM now() - min(received_at)) FROM series WHERE open) AS oldest_outbox_s,
        (SELECT extract(epoch FROM now() - min(coalesce(scrubbed_at, written_at))) / 86400
         FROM pack WHERE retired_at IS NULL) AS scrub_age_days,
+       (SELECT count(*) FROM delivery WHERE state IN ('waiting', 'sending', 'committing')) AS deliveries_waiting,
+       (SELECT count(*) FROM delivery WHERE state = 'dead') AS deliveries_dead,
+       (SELECT extract(epoch FROM now() - min(created_at))
+        FROM delivery WHERE state IN ('waiting', 'sending', 'committing')) AS oldest_delivery_s,
        (SELECT extract(epoch FROM now() - at) FROM audit_event ORDER BY sequence DESC LIMIT 1) AS audit_head_age_s
