@@ -89,11 +89,14 @@ class Accounts:
         """As :meth:`actor_of_secret`, from memory alone: never blocks, ``None`` when the database must be asked."""
         return self._known.get(digest(secret)) if kind_of(secret) else None
 
-    def actor_of_title(self, title: str, address: str, called: str = "") -> Actor | None:
+    def actor_of_title(
+        self, title: str, address: str, called: str = "", certificate: str | None = None
+    ) -> Actor | None:
         """The application entity that calls by ``title`` from ``address``; ``None``: reject the association.
 
         The row of the peer's host wins over the row for any address. ``called`` is not judged here: which
-        title is ours is the server's to know. Each call is a new ``session``.
+        title is ours is the server's to know. Each call is a new ``session``. ``certificate``: the fingerprint of
+        the one that the peer has shown over TLS, which must then be bound to the title; without, none may be.
         """
         title = title.strip(" ")
         if not title.isascii() or "\0" in title:
@@ -101,7 +104,7 @@ class Accounts:
         with self._units.unit(None) as unit:
             rows = unit.execute(QUERIES["entities_by_title"], {"title": title}).fetchall()
         row = entities.matching(rows, address, self._resolve)
-        if row is None:
+        if row is None or not entities.vouched(row, certificate):
             return None
         if row["stale"]:
             with self._units.unit(None) as unit:
@@ -119,7 +122,8 @@ class Accounts:
         for row in rows:
             mine = row["establishment_id"] == actor.establishment_id and not row["disabled"]
             if mine and row["host"] is not None and row["port"] is not None:
-                return Destination(row["actor_id"], row["title"], row["host"], row["port"])
+                certificates = frozenset(row["certificates"])
+                return Destination(row["actor_id"], row["title"], row["host"], row["port"], row["tls"], certificates)
         raise NotFound("move destination unknown")
 
     def system_actor(
@@ -311,9 +315,14 @@ class Accounts:
         host: str | None = None,
         port: int | None = None,
         *,
+        tls: bool = False,
+        certificates: Collection[str] = (),
         by: Actor,
     ) -> Actor:
         """A peer that may associate. Without ``host`` from any address, and then it is no move destination.
+
+        With ``certificates`` (SHA-256 fingerprints) it may call over TLS with one of them and in no other way.
+        ``tls``: we call it over TLS.
 
         Raises:
             Forbidden: the establishment is not ``by``'s to administer.
@@ -322,14 +331,16 @@ class Accounts:
             Conflict: this title is known at this host (or for any address).
         """
         title, host = entities.check_title(title), entities.check_host(host, port)
-        kept = entities.check_rights(rights)
+        kept, bound = entities.check_rights(rights), entities.check_certificates(certificates, tls, port)
         with self._units.unit(None) as unit:
             place = _establishment(unit, establishment_code)
             policy.may_administer(by, place.establishment_id)
             kind, reads = ActorKind.APPLICATION_ENTITY, bool(AE_READS & set(rights))
             actor_id = _add_actor(unit, kind, title, None, place, kept, reads)
-            values = {"actor_id": actor_id, "title": title, "host": host, "port": port}
+            values = {"actor_id": actor_id, "title": title, "host": host, "port": port, "tls": tls}
             _inserted(unit, "add_entity", values, f"the application entity {title} is known there")
+            for one in bound:
+                unit.execute(QUERIES["bind_certificate"], {"actor_id": actor_id, "fingerprint": one})
             self._entity_changed(unit, by, EventAction.CREATE, title, place.code, host, port, kept)
         return _made(actor_id, kind, title, None, place, rights)
 
@@ -347,6 +358,32 @@ class Accounts:
             reads = bool(AE_READS & set(rights))
             unit.execute(QUERIES["change_entity_rights"], {"actor_id": actor_id, "rights": kept, "reads_images": reads})
             self._entity_changed(unit, by, EventAction.UPDATE, row["title"], row["code"], host, port, kept)
+
+    def secure_entity(
+        self, actor_id: int, *, tls: bool, bind: Collection[str] = (), unbind: Collection[str] = (), by: Actor
+    ) -> None:
+        """How it is reached, and by which certificates it is known from now on: see :meth:`add_entity`.
+
+        Raises:
+            Forbidden, NotFound: not ``by``'s to see; or a fingerprint to ``unbind`` is not bound.
+            BadRequest: a fingerprint is not well formed, there are too many, or no port for TLS.
+        """
+        with self._units.unit(None) as unit:
+            row = _entity(unit, actor_id, by)
+            kept = set(row["certificates"])
+            gone = set(entities.check_certificates(unbind, tls, row["port"]))
+            if not gone <= kept:
+                raise NotFound("no such certificate is bound")
+            added = set(entities.check_certificates(bind, tls, row["port"])) - kept
+            entities.check_certificates(kept - gone | added, tls, row["port"])
+            unit.execute(QUERIES["set_entity_tls"], {"actor_id": actor_id, "tls": tls})
+            for query, changed in (("unbind_certificate", gone - added), ("bind_certificate", added)):
+                for one in sorted(changed):
+                    unit.execute(QUERIES[query], {"actor_id": actor_id, "fingerprint": one})
+            self._administered(
+                unit, by, EventAction.UPDATE, "ae-administration", row["title"], establishment=row["code"],
+                tls=str(tls).lower(), bound=",".join(sorted(added)), unbound=",".join(sorted(gone)),
+            )  # fmt: skip
 
     def remove_entity(self, actor_id: int, *, by: Actor) -> None:
         """Its associations are rejected from now on; what it sent stays, with its name. Raises as ``change_entity``."""

@@ -11,10 +11,12 @@ from psycopg.rows import DictRow
 
 from negatoscope.errors import BadRequest
 from negatoscope.model.actor import Right
+from negatoscope.model.certificate import fingerprint
 from negatoscope.sharing.addresses import Resolver, is_ip, normalised
 from negatoscope.sharing.roles import AE_RIGHTS
 
 _TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")  # PS3.5 table 6.2-1, AE: no backslash, no control character
+MOST_CERTIFICATES = 16  # bound to one application entity
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 
 
@@ -26,6 +28,8 @@ class Destination:
     title: str
     host: str
     port: int
+    tls: bool = False  # it is reached over TLS
+    certificates: frozenset[str] = frozenset()  # fingerprints, one of which it must show; none: its host's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class EntityRow:
     title: str
     host: str | None  # None: any address, and no move destination
     port: int | None
+    tls: bool  # it is reached over TLS
+    certificates: list[str]  # fingerprints bound to it, oldest first: it calls over TLS with one of them, or not at all
     rights: frozenset[Right]
     disabled: bool
     last_seen_at: datetime | None
@@ -69,6 +75,26 @@ def check_rights(rights: Collection[Right]) -> list[str]:
     if not rights or not set(rights) <= AE_RIGHTS:
         raise BadRequest(f"rights of an application entity: {', '.join(sorted(AE_RIGHTS))}")
     return sorted(right.value for right in set(rights))
+
+
+def check_certificates(fingerprints: Collection[str], tls: bool, port: int | None) -> list[str]:
+    """Fingerprints in our spelling. Raises ``BadRequest``."""
+    if tls and port is None:
+        raise BadRequest("TLS towards an application entity needs its host and port")
+    if len(fingerprints) > MOST_CERTIFICATES:
+        raise BadRequest(f"at most {MOST_CERTIFICATES} certificates are bound to an application entity")
+    try:
+        return sorted({fingerprint(text) for text in fingerprints})
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+
+
+def vouched(row: DictRow, certificate: str | None) -> bool:
+    """Whether the title is believed from who shows ``certificate`` (``None``: plain text, nothing is shown).
+
+    A bound certificate would bind nothing if the same title were believed without it.
+    """
+    return certificate in row["certificates"] if certificate is not None else not row["certificates"]
 
 
 def matching(rows: Sequence[DictRow], address: str, resolve: Resolver) -> DictRow | None:

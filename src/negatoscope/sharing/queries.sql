@@ -55,11 +55,22 @@ SELECT language FROM user_account WHERE actor_id = %(actor_id)s
 UPDATE actor SET disabled_at = CASE WHEN %(disabled)s THEN coalesce(disabled_at, now()) END WHERE actor_id = %(actor_id)s
 
 -- add_entity --
-INSERT INTO application_entity (actor_id, title, host, port) VALUES (%(actor_id)s, %(title)s, %(host)s, %(port)s)
+INSERT INTO application_entity (actor_id, title, host, port, tls)
+VALUES (%(actor_id)s, %(title)s, %(host)s, %(port)s, %(tls)s)
+
+-- bind_certificate --
+INSERT INTO ae_certificate (actor_id, fingerprint) VALUES (%(actor_id)s, %(fingerprint)s)
+ON CONFLICT DO NOTHING
+
+-- unbind_certificate --
+DELETE FROM ae_certificate WHERE actor_id = %(actor_id)s AND fingerprint = %(fingerprint)s
+RETURNING fingerprint
 
 -- entities --
-SELECT actor.actor_id, application_entity.title, application_entity.host, application_entity.port, actor.rights,
-       actor.disabled_at IS NOT NULL AS disabled, application_entity.last_seen_at,
+SELECT actor.actor_id, application_entity.title, application_entity.host, application_entity.port, application_entity.tls,
+       ARRAY(SELECT fingerprint FROM ae_certificate AS bound WHERE bound.actor_id = actor.actor_id ORDER BY bound_at)
+           AS certificates,
+       actor.rights, actor.disabled_at IS NOT NULL AS disabled, application_entity.last_seen_at,
        establishment.establishment_id, establishment.code, establishment.name AS establishment_name
 FROM application_entity JOIN actor USING (actor_id) JOIN establishment USING (establishment_id)
 WHERE (%(establishment_id)s::int IS NULL OR actor.establishment_id = %(establishment_id)s)
@@ -68,14 +79,16 @@ ORDER BY establishment.code, application_entity.title, application_entity.host N
 -- entities_by_title --
 SELECT actor.actor_id, actor.kind, actor.name, actor.role, actor.rights, actor.disabled_at IS NOT NULL AS disabled,
        establishment.establishment_id, establishment.code, establishment.authority_oid,
-       application_entity.title, application_entity.host, application_entity.port,
+       application_entity.title, application_entity.host, application_entity.port, application_entity.tls,
+       ARRAY(SELECT fingerprint FROM ae_certificate AS bound WHERE bound.actor_id = actor.actor_id) AS certificates,
        coalesce(application_entity.last_seen_at < now() - interval '1 minute', true) AS stale
 FROM application_entity JOIN actor USING (actor_id) JOIN establishment USING (establishment_id)
 WHERE application_entity.title = %(title)s
 
 -- entity_by_id --
 SELECT actor.actor_id, actor.rights, actor.establishment_id, establishment.code,
-       application_entity.title, application_entity.host, application_entity.port
+       application_entity.title, application_entity.host, application_entity.port, application_entity.tls,
+       ARRAY(SELECT fingerprint FROM ae_certificate AS bound WHERE bound.actor_id = actor.actor_id) AS certificates
 FROM application_entity JOIN actor USING (actor_id) JOIN establishment USING (establishment_id)
 WHERE actor.actor_id = %(actor_id)s
 
@@ -84,6 +97,9 @@ UPDATE application_entity SET last_seen_at = now() WHERE actor_id = %(actor_id)s
 
 -- change_entity --
 UPDATE application_entity SET host = %(host)s, port = %(port)s WHERE actor_id = %(actor_id)s
+
+-- set_entity_tls --
+UPDATE application_entity SET tls = %(tls)s WHERE actor_id = %(actor_id)s
 
 -- change_entity_rights --
 UPDATE actor SET rights = %(rights)s, reads_images = %(reads_images)s WHERE actor_id = %(actor_id)s
