@@ -157,6 +157,11 @@ class Commitments:
             row["delivery_id"], row["node_id"], [(one["sop_class_uid"], one["sop_instance_uid"]) for one in rows]
         )
 
+    def ask_again(self, delivery_id: int, pause_s: float) -> None:
+        """The node did not take the request: this was no attempt."""
+        with self._units.unit(None) as unit:
+            unit.execute(QUERIES["ask_again"], {"delivery_id": delivery_id, "pause_s": pause_s})
+
     def answered(
         self,
         transaction_uid: str,

@@ -102,3 +102,7 @@ SELECT attempts FROM delivery WHERE delivery_id = %(delivery_id)s AND state = 'c
 
 -- forget_objects --
 DELETE FROM delivery_object WHERE delivery_id = %(delivery_id)s
+
+-- ask_again --
+UPDATE delivery SET attempts = attempts - 1, not_before = clock_timestamp() + make_interval(secs => %(pause_s)s)
+WHERE delivery_id = %(delivery_id)s AND state = 'committing'

@@ -195,7 +195,14 @@ class Queue:
     # Sending ---------------------------------------------------------------------------------------
 
     def claim(
-        self, owner: str, lease_s: float, *, most: int, urgent_places: int = 1, give_up_s: float = 3 * 86_400.0
+        self,
+        owner: str,
+        lease_s: float,
+        *,
+        most: int,
+        urgent_only: bool = False,
+        urgent_places: int = 1,
+        give_up_s: float = 3 * 86_400.0,
     ) -> list[Claimed]:
         """Take up to ``most`` deliveries that are due, the most urgent of each node first.
 
@@ -209,7 +216,8 @@ class Queue:
                 assert busy is not None
                 while len(taken) < most:
                     total = busy["urgent"] + busy["others"]
-                    least = int(Priority.BULK) if total < node["concurrency"] else int(Priority.URGENT)
+                    any_fits = total < node["concurrency"] and not urgent_only
+                    least = int(Priority.BULK if any_fits else Priority.URGENT)
                     if total >= node["concurrency"] + urgent_places:
                         break
                     row = unit.execute(QUERIES["claim"], values | node | {"least": least}).fetchone()
@@ -219,10 +227,10 @@ class Queue:
                     busy["urgent" if taken[-1].priority is Priority.URGENT else "others"] += 1
         return taken
 
-    def actor_of(self, claimed: Claimed) -> Actor:
-        """Under whose rights it leaves, as they are now. Raises ``NotFound``: disabled, or gone."""
+    def actor(self, actor_id: int) -> Actor:
+        """Under whose rights something leaves, as they are now. Raises ``NotFound``: disabled, or gone."""
         with self._units.unit(None) as unit:
-            row = unit.execute(QUERIES["actor"], {"actor_id": claimed.actor_id}).fetchone()
+            row = unit.execute(QUERIES["actor"], {"actor_id": actor_id}).fetchone()
         if row is None or row["disabled"]:
             raise NotFound("nobody may ask for this any more")
         return Actor(
@@ -277,7 +285,7 @@ class Queue:
             unit.execute(QUERIES["note"], {"notes": orjson.dumps(rows).decode()})
 
     def beat(self, owner: str, delivery_ids: Sequence[int], lease_s: float) -> dict[int, str]:
-        """Prolong leases. Why to stop each delivery: ``paused``, ``overtaken``, ``lost`` (not ours any more), ``""``."""
+        """Prolong leases. Why to stop each delivery: ``paused``, ``overtaken``, ``lost`` (not ours now), or ``""``."""
         values = {"owner": owner, "delivery_ids": list(delivery_ids), "lease_s": lease_s}
         with self._units.unit(None) as unit:
             found = {row["delivery_id"]: row["stop"] for row in unit.execute(QUERIES["beat"], values)}
@@ -293,12 +301,12 @@ class Queue:
             if failed:
                 unit.execute(QUERIES["try_refused_again"], values)
 
-    def left(self, claimed: Claimed) -> tuple[int, int]:
-        """Objects neither acknowledged nor refused, and objects refused."""
+    def left(self, claimed: Claimed) -> tuple[int, int, int]:
+        """Objects neither acknowledged nor refused, objects refused, objects acknowledged."""
         with self._units.unit(None) as unit:
             row = unit.execute(QUERIES["left"], {"delivery_id": claimed.delivery_id}).fetchone()
         assert row is not None
-        return row["unsent"], row["refused"]
+        return row["unsent"], row["refused"], row["acknowledged"]
 
     def finish(self, claimed: Claimed, owner: str, state: State, reason: str = "") -> None:
         """``done``, ``committing`` or ``dead``. A lease that is gone makes this nothing."""

@@ -102,7 +102,8 @@ WHERE delivery_id = %(delivery_id)s AND lease_owner = %(owner)s AND state = 'sen
 UPDATE delivery_object SET state = 0, losses = 0 WHERE delivery_id = %(delivery_id)s AND state = 2
 
 -- left --
-SELECT count(*) FILTER (WHERE state = 0) AS unsent, count(*) FILTER (WHERE state = 2) AS refused
+SELECT count(*) FILTER (WHERE state = 0) AS unsent, count(*) FILTER (WHERE state = 2) AS refused,
+       count(*) FILTER (WHERE state = 1) AS acknowledged
 FROM delivery_object WHERE delivery_id = %(delivery_id)s
 
 -- finish --
