@@ -20,6 +20,7 @@ from negatoscope import __version__, serve
 from negatoscope.archive.quarantine import Quarantine
 from negatoscope.audit.heads import verify_trail
 from negatoscope.bootstrap import Core, core, database_of
+from negatoscope.cli_sending import add_commands as add_sending
 from negatoscope.db import EmbeddedPostgreSQLError
 from negatoscope.errors import NegatoscopeError, title
 from negatoscope.importing import import_media
@@ -327,6 +328,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("get", _quarantine_get, "write one to a file", actions)
     sub.add_argument("id", type=int, help="as listed")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE", help="DICOM file to write")
+
+    add_sending(add, group, _core)
 
     add("scrub", _scrub, "read the whole store and compare it with its checksums")
     add("rebuild-index", _rebuild_index, "fill an empty index from the store alone")

@@ -63,6 +63,7 @@ def serve(settings: Settings) -> int:
             ChildSpec("dicom", "dicom", config, dicom_listener),
             *(ChildSpec(f"http-{n}", "http", config, listener) for n in range(max(1, settings.workers))),
             ChildSpec("worker", "worker", config),
+            ChildSpec("sender", "sender", config),
         ]
 
         def announce() -> None:
@@ -90,6 +91,8 @@ def child(kind: str, arguments: Sequence[str]) -> int:
             _http(built, listener_of(arguments[0]))
         elif kind == "worker":
             _worker(built)
+        elif kind == "sender":
+            _sender(built)
         else:
             raise ValueError(f"no such child: {kind}")
     return 0
@@ -150,6 +153,14 @@ def _http(built: Core, listener: socket.socket) -> None:
 
     with http_app(built) as app:
         http.serve(app, listener)
+
+
+def _sender(built: Core) -> None:
+    from negatoscope.sending import run_sender
+
+    if not run_sender(built, _stop_signal()):
+        log.critical("sender_died")
+        os._exit(73)
 
 
 def _worker(built: Core) -> None:
