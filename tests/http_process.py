@@ -25,7 +25,7 @@ from negatoscope.model.stored import Container, InstanceRecord, Location
 from negatoscope.servers.http import bound_heaps, listen, serve
 from negatoscope.storage.filesystem import Containers
 from negatoscope.storage.segments import segment_path
-from negatoscope.web.sending import AT_ONCE, BATCH, Body, Room, Span, VerifiedResponse
+from negatoscope.web.sending import Body, Room, Span, VerifiedResponse
 
 
 class NoDatabase:
@@ -71,12 +71,11 @@ def main() -> None:
     def answer() -> VerifiedResponse:
         body = Body(
             [b"head", Span(record, 0, record.location.length)],
-            lambda span: retrieval.read_range(span.record, span.offset, span.length),
+            lambda span, buffer, wait: retrieval.read_into(span.record, span.offset, span.length, buffer, wait=wait),
             lambda span, step: retrieval.read_steps(span.record, span.offset, span.length, step),
             room,
         )
-        first = body.fill(body.length if body.length <= AT_ONCE else BATCH)
-        return VerifiedResponse(body, first, executor, headers={})
+        return VerifiedResponse(body, executor, headers={})
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         response = await asyncio.get_running_loop().run_in_executor(executor, answer)

@@ -45,12 +45,20 @@ class NoTrail:
 class Disk:
     def __init__(self, data: bytes) -> None:
         self.data = data
+        self.in_memory = True
 
     def read(self, container: Container, container_id: int, offset: int, length: int) -> bytes:
         found = self.data[offset : offset + length]
         if len(found) < length:
             raise CorruptObject("truncated")
         return found
+
+    def read_into(
+        self, container: Container, container_id: int, offset: int, buffer: memoryview, *, wait: bool = True
+    ) -> bool:
+        if wait or self.in_memory:
+            buffer[:] = self.read(container, container_id, offset, len(buffer))
+        return wait or self.in_memory
 
     def view(
         self, container: Container, container_id: int, offset: int, length: int
@@ -64,6 +72,10 @@ def archive(data: bytes) -> tuple[Retrieval, InstanceRecord, list[Flaw]]:
     location = Location(Container.SEGMENT, 7, 0, len(DATA), block_crcs(DATA))
     record = InstanceRecord("1.2", "1.3", "1.2.840.10008.1.2.1", 1, 1, 1, 1, b"", location)
     return Retrieval(NoDatabase(), Disk(data), NoTrail(), on_flaw=flaws.append), record, flaws
+
+
+def buffer() -> memoryview:
+    return memoryview(bytearray(len(DATA)))
 
 
 def flipped(at: int) -> bytes:
@@ -81,6 +93,7 @@ def test_any_range_comes_back_whole_or_in_steps(bounds: list[int]) -> None:
     steps = list(retrieval.read_steps(record, start, end - start, STEP))
     assert b"".join(steps) == DATA[start:end]
     assert all(0 < len(step) <= STEP for step in steps)
+    assert bytes(retrieval.read_into(record, start, end - start, buffer()) or b"") == DATA[start:end]
     assert not flaws
 
 
@@ -102,7 +115,30 @@ def test_a_range_with_a_bad_block_never_comes_back_whole(bounds: list[int], at: 
         for step in retrieval.read_steps(record, start, end - start, STEP):
             given_out += step
     assert len(given_out) < end - start
-    assert [flaw.kind for flaw in flaws] == ["altered", "altered"]
+    assert retrieval.read_into(record, start, end - start, buffer(), wait=False) is None
+    assert [flaw.kind for flaw in flaws] == ["altered", "altered"], "whoever may not wait does not record either"
+    with pytest.raises(CorruptObject):
+        retrieval.read_into(record, start, end - start, buffer())
+    assert [flaw.kind for flaw in flaws] == ["altered"] * 3
+
+
+def test_who_may_not_wait_gets_what_is_in_memory_and_else_nothing() -> None:
+    flaws: list[Flaw] = []
+    disk = Disk(DATA)
+    location = Location(Container.SEGMENT, 7, 0, len(DATA), block_crcs(DATA))
+    record = InstanceRecord("1.2", "1.3", "1.2.840.10008.1.2.1", 1, 1, 1, 1, b"", location)
+    retrieval = Retrieval(NoDatabase(), disk, NoTrail(), on_flaw=flaws.append)
+    assert bytes(retrieval.read_into(record, 5, 7, buffer(), wait=False) or b"") == DATA[5:12]
+    disk.in_memory = False
+    assert retrieval.read_into(record, 5, 7, buffer(), wait=False) is None
+    assert bytes(retrieval.read_into(record, 5, 7, buffer()) or b"") == DATA[5:12]
+    disk.data = b""
+    disk.in_memory = True
+    assert retrieval.read_into(record, 5, 7, buffer(), wait=False) is None
+    assert not flaws
+    with pytest.raises(CorruptObject):
+        retrieval.read_into(record, 5, 7, buffer())
+    assert [flaw.kind for flaw in flaws] == ["missing"]
 
 
 @pytest.mark.parametrize("missing", [1, BLOCK, len(DATA)])
@@ -122,3 +158,5 @@ def test_ranges_outside_of_the_data_set_are_refused(offset: int, length: int) ->
         retrieval.read_range(record, offset, length)
     with pytest.raises(RangeNotSatisfiable):
         list(retrieval.read_steps(record, offset, length, STEP))
+    with pytest.raises(RangeNotSatisfiable):
+        retrieval.read_into(record, offset, length, buffer())

@@ -45,6 +45,11 @@ class FrameTables:
         self._frames = 0
         self._large = threading.BoundedSemaphore(_MOST_AT_ONCE)
 
+    def known(self, record: InstanceRecord) -> bool:
+        """Whether :meth:`of` can answer from memory."""
+        place = record.location
+        return (place.container, place.container_id, place.offset) in self._kept
+
     def of(self, record: InstanceRecord, study_uid: str = "") -> FrameTable:
         """The table of an instance.
 

@@ -106,6 +106,15 @@ class ContainerReader(Protocol):
         """Exactly ``length`` bytes, unverified. Raises ``CorruptObject`` when they are not there."""
         ...
 
+    def read_into(
+        self, container: Container, container_id: int, offset: int, buffer: memoryview, *, wait: bool = True
+    ) -> bool:
+        """Fill ``buffer``, unverified. Without ``wait`` only with what is in memory: False when that is not all.
+
+        Raises ``CorruptObject`` when the bytes are not there.
+        """
+        ...
+
     def view(
         self, container: Container, container_id: int, offset: int, length: int
     ) -> AbstractContextManager[memoryview]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,23 +129,50 @@ class Retrieval:
         Raises:
             NotFound: nothing there that ``scope`` may read, whichever of the two it is.
         """
-        parameters = {
-            **scope.parameters(),
-            "study_uid": study_uid,
-            "series_uid": series_uid,
-            "sop_instance_uid": sop_instance_uid,
-        }
-        statement = QUERIES["locate_series" if sop_instance_uid is None else "locate_instance"]
-        known = self._manifests.known(series_uid)
-        with self._transactions.reading(scope) as unit, unit.cursor(row_factory=tuple_row, binary=True) as cursor:
-            groups = _by_series(cursor.execute(statement, {**parameters, **_known(known)}).fetchall())
-            if any(rows[0][8] is not None and self._closed(rows[0]) is None for rows in groups):
-                # Known when we asked, forgotten since.
-                groups = _by_series(cursor.execute(statement, {**parameters, **_known({})}).fetchall())
+        if sop_instance_uid is None:
+            groups = self._groups("locate_series", scope, study_uid, series_uid)
+        else:
+            groups = self._groups("locate_instances", scope, study_uid, series_uid, [sop_instance_uid])
         holdings = [holding for rows in groups if (holding := self._holding(rows, sop_instance_uid)).instances]
         if not holdings:
             raise NotFound("nothing here by that name")
         return holdings
+
+    def locate_instances(
+        self, scope: Scope, study_uid: str, series_uid: str, sop_instance_uids: Sequence[str]
+    ) -> dict[str, SeriesHolding]:
+        """What :meth:`locate` gives for each of some instances of a series, by one statement; what is not there
+        for ``scope`` has no entry."""
+        found: dict[str, SeriesHolding] = {}
+        for rows in self._groups("locate_instances", scope, study_uid, series_uid, sop_instance_uids):
+            for uid in sop_instance_uids:
+                holding = self._holding([row for row in rows if row[10] == uid] or rows[:1], uid)
+                if holding.instances:
+                    found[uid] = holding
+        return found
+
+    def _groups(
+        self,
+        statement: str,
+        scope: Scope,
+        study_uid: str,
+        series_uid: str | None,
+        sop_instance_uids: Sequence[str] = (),
+    ) -> list[list[_Row]]:
+        """The rows of each series."""
+        parameters = {
+            **scope.parameters(),
+            "study_uid": study_uid,
+            "series_uid": series_uid,
+            "sop_instance_uids": list(sop_instance_uids),
+        }
+        query, known = QUERIES[statement], self._manifests.known(series_uid)
+        with self._transactions.reading(scope) as unit, unit.cursor(row_factory=tuple_row, binary=True) as cursor:
+            groups = _by_series(cursor.execute(query, {**parameters, **_known(known)}).fetchall())
+            if any(rows[0][8] is not None and self._closed(rows[0]) is None for rows in groups):
+                # Known when we asked, forgotten since.
+                groups = _by_series(cursor.execute(query, {**parameters, **_known({})}).fetchall())
+        return groups
 
     def _holding(self, rows: list[_Row], sop_instance_uid: str | None) -> SeriesHolding:
         establishment_id, study_id, study_uid, series_id, series_uid, modality, version, _, pack_id, _ = rows[0][:10]
@@ -155,7 +182,7 @@ class Retrieval:
                 instances = closed.instances
             elif found := closed.by_uid.get(sop_instance_uid):
                 instances = [found]
-        if open_rows := [row for row in rows if row[10] is not None]:
+        if open_rows := [row for row in rows if row[10] is not None and sop_instance_uid in (None, row[10])]:
             fresh = {record.sop_instance_uid: record for record in map(_record, open_rows)}
             instances = in_order({**fresh, **{record.sop_instance_uid: record for record in instances}}.values())
         return SeriesHolding(
@@ -197,6 +224,37 @@ class Retrieval:
             self.report(Flaw(location, "altered", record.sop_instance_uid, study_uid))
             raise CorruptObject("stored bytes do not match their checksum")
         return data if len(data) == length else data[offset - start : offset - start + length]
+
+    def read_into(
+        self, record: InstanceRecord, offset: int, length: int, buffer: memoryview, study_uid: str = "", *,
+        wait: bool = True,
+    ) -> memoryview | None:  # fmt: skip
+        """The bytes of :meth:`read_range` within ``buffer``, which has room for the blocks they lie in.
+
+        Without ``wait`` nothing blocks: None when it would have to, or when something is wrong; then read again.
+        """
+        place = record.location
+        if offset < 0 or length < 0 or offset + length > place.length:
+            raise RangeNotSatisfiable(f"bytes {offset} to {offset + length} of {place.length}")
+        start, end = covering(offset, length, place.length)
+        whole = buffer[: end - start]
+        try:
+            there = self._containers.read_into(
+                place.container, place.container_id, place.offset + start, whole, wait=wait
+            )
+        except CorruptObject as error:
+            if not wait:
+                return None
+            self.report(Flaw(place, "missing", record.sop_instance_uid, study_uid))
+            raise CorruptObject("stored bytes are missing") from error
+        if not there:
+            return None
+        if not blocks_match(whole, place.crcs, start):
+            if not wait:
+                return None
+            self.report(Flaw(place, "altered", record.sop_instance_uid, study_uid))
+            raise CorruptObject("stored bytes do not match their checksum")
+        return whole[offset - start : offset - start + length]
 
     def read_steps(
         self, record: InstanceRecord, offset: int, length: int, step: int, study_uid: str = ""

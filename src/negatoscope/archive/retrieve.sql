@@ -18,7 +18,7 @@ WHERE study.study_uid = %(study_uid)s
 ORDER BY series.series_number NULLS LAST, series.series_uid, series.series_id,
          instance.instance_number NULLS LAST, instance.sop_instance_uid
 
--- locate_instance --
+-- locate_instances --
 SELECT study.establishment_id, study.study_id, study.study_uid,
        series.series_id, series.series_uid, series.modality, series.version, series.open, series.pack_id,
        CASE WHEN EXISTS (
@@ -32,7 +32,7 @@ FROM readable_study(%(actor_id)s, %(purpose)s, %(only_study_uid)s) AS study
 JOIN series USING (study_id)
 LEFT JOIN instance ON series.open
      AND instance.establishment_id = study.establishment_id
-     AND instance.sop_instance_uid = %(sop_instance_uid)s
+     AND instance.sop_instance_uid = ANY(%(sop_instance_uids)s::text[])
      AND instance.series_id = series.series_id
 WHERE study.study_uid = %(study_uid)s
   AND series.series_uid = %(series_uid)s

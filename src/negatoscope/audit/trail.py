@@ -155,6 +155,16 @@ class Trail:
         for pending in pendings.values():
             self._wait(pending)
 
+    def is_covered(self, scope: Scope, action: Disclosure, study_uids: Iterable[str]) -> bool:
+        """Whether :meth:`disclose` would return at once: committed events cover all of it. Never blocks."""
+        actor, now = scope.actor, self._monotonic()
+        for study_uid in study_uids:
+            key = _Key(actor.actor_id, actor.session, study_uid, action, scope.purpose.value)
+            until, pending = self._covered.get(key, (0.0, None))
+            if pending is None or now >= until or not pending.done.is_set() or pending.error is not None:
+                return False
+        return True
+
     def close(self) -> None:
         """Commit what waits, end the writer. Later events are refused."""
         with self._condition:

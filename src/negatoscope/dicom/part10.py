@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 from struct import error as struct_error
 
@@ -129,17 +130,16 @@ def write_file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_u
 
     The preamble of a received file is never given back: it can be a program (CVE-2019-11687).
     """
-    body = _element(0x0001, "OB", b"\0\1")
-    for number, vr, value in (
-        (0x0002, "UI", sop_class_uid),
-        (0x0003, "UI", sop_instance_uid),
-        (0x0010, "UI", transfer_syntax_uid),
-        (0x0012, "UI", IMPLEMENTATION_CLASS_UID),
-        (0x0013, "SH", IMPLEMENTATION_VERSION_NAME),
-    ):
-        body += _element(number, vr, value.encode("ascii"))
-    length = _element(0x0000, "UL", len(body).to_bytes(4, "little"))
-    return bytes(PREAMBLE) + MAGIC + length + body
+    body = b"".join(
+        (
+            _VERSION,
+            _uid_element(0x0002, sop_class_uid),
+            _element(0x0003, "UI", sop_instance_uid.encode("ascii")),
+            _uid_element(0x0010, transfer_syntax_uid),
+            _IMPLEMENTATION,
+        )
+    )
+    return _BEFORE_LENGTH + len(body).to_bytes(4, "little") + body
 
 
 def _element(number: int, vr: str, value: bytes) -> bytes:
@@ -149,3 +149,16 @@ def _element(number: int, vr: str, value: bytes) -> bytes:
     if vr in LONG_VRS:
         return head + b"\0\0" + len(value).to_bytes(4, "little") + value
     return head + len(value).to_bytes(2, "little") + value
+
+
+@lru_cache(1024)
+def _uid_element(number: int, uid: str) -> bytes:
+    """Of classes and transfer syntaxes, which are few."""
+    return _element(number, "UI", uid.encode("ascii"))
+
+
+_BEFORE_LENGTH = bytes(PREAMBLE) + MAGIC + _element(0x0000, "UL", bytes(4))[:-4]
+_VERSION = _element(0x0001, "OB", b"\0\1")
+_IMPLEMENTATION = _element(0x0012, "UI", IMPLEMENTATION_CLASS_UID.encode("ascii")) + _element(
+    0x0013, "SH", IMPLEMENTATION_VERSION_NAME.encode("ascii")
+)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import google_crc32c
 
 BLOCK = 1 << 20  # bytes covered by one checksum; the last block of a run may be shorter
@@ -10,12 +12,19 @@ Buffer = bytes | bytearray | memoryview
 
 
 def crc32c(data: Buffer) -> int:
-    """CRC-32C (Castagnoli) of ``data``. The library takes bytes alone, so other buffers are copied."""
-    return int(google_crc32c.value(data if isinstance(data, bytes) else bytes(data)))
+    """CRC-32C (Castagnoli) of ``data``. The library takes bytes and C arrays; read-only views are copied."""
+    if isinstance(data, bytes):
+        return int(google_crc32c.value(data))
+    view = memoryview(data)
+    if view.readonly or not view.contiguous:
+        return int(google_crc32c.value(bytes(view)))
+    return int(google_crc32c.value((ctypes.c_char * view.nbytes).from_buffer(view)))
 
 
 def block_crcs(data: Buffer) -> bytes:
     """The checksums of ``data`` block by block, four bytes big endian each: the form of ``Location.crcs``."""
+    if len(data) <= BLOCK:
+        return crc32c(data).to_bytes(4, "big") if len(data) else b""
     view = memoryview(data)
     return b"".join(crc32c(view[start : start + BLOCK]).to_bytes(4, "big") for start in range(0, len(view), BLOCK))
 

@@ -9,6 +9,8 @@ uvicorn gives backpressure both ways; what it lacks is added here:
 What a slow reader holds is one step in the transport's buffer and what the response keeps. ``web.sending``
 sends steps of 32 KiB and lets go of what waits; it finds the connection (its protocol
 ``web.sending.Connection``) in ``scope["extensions"]``.
+
+Beside it is a function that gives the rest of a large body to be read by threads: see ``servers.http_body``.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ import contextlib
 import ctypes
 import fcntl
 import logging
+import os
 import signal
 import socket
 import struct
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httptools
@@ -32,10 +36,13 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from negatoscope.dicom.limits import DEFAULT_LIMITS
+from negatoscope.servers.http_body import DIRECT_BYTES, DirectBody
 
 log = logging.getLogger(__name__)
 
 CONNECTION = "negatoscope.connection"  # key of this protocol in scope["extensions"]
+_VECTORS = 64  # pieces given to the kernel at once
+TAKE_BODY = "negatoscope.take_body"  # key of ``() -> DirectBody | None`` there
 _SIOCOUTQ = 0x5411  # Linux: bytes in the socket's send queue not yet acknowledged by the peer
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # malloc.h
 _PHRASES = {
@@ -72,7 +79,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=self.bounds.write_buffer)
         # asyncio does this only for sockets that were made with their protocol named; 40 ms an answer without.
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._fd = connection.fileno() if transport.get_extra_info("sslcontext") is None else None
         self._now = self.loop.time
         self._head_bytes = 0  # of the head being read
         self._head_since: float | None = self._now()  # None: no head is being read
@@ -81,12 +90,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._queued, self._queued_since = 0, self._now()
         self._refused = False
         self._drain_waiter: asyncio.Future[bool] | None = None
+        self._body_left = 0  # of a body of declared length, what the parser has not seen
+        self._direct: DirectBody | None = None
+        self._skipped = 0  # bytes of a body that threads read in part, still to be thrown away
         if len(self.connections) > self.bounds.connections:
             self._refuse(503, "too many connections")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._wake(True)
+        if self._direct is not None:
+            self._direct.lost()
         self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
@@ -94,6 +108,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._heard = self._now()
+        if self._skipped:
+            data = self._skip(data)
+            if not data:
+                return
         if self._head_since is None and not self._in_body:
             self._head_since = self._heard
         if self._head_since is not None:
@@ -142,8 +160,62 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._drain_waiter is not None and not self._drain_waiter.done():
             self._drain_waiter.set_result(drained)
 
+    def push(self, pieces: Sequence[bytes | memoryview]) -> int:
+        """See ``web.sending.Connection``: to the socket itself, as long as nothing waits in the transport."""
+        if self._fd is None or self.transport.is_closing() or self.transport.get_write_buffer_size():
+            return 0
+        if self.pipeline or self.cycle.chunked_encoding is not False:
+            return 0  # the answer under way is not that of self.cycle, or has no length
+        try:
+            taken = os.writev(self._fd, pieces[:_VECTORS])
+        except OSError:
+            return 0  # full; or broken, and the transport will find out
+        self.cycle.expected_content_length -= taken
+        return taken
+
     def cut(self) -> None:
         self.transport.abort()
+
+    # A body that threads read
+
+    def _take_body(self, request: Any) -> DirectBody | None:
+        """The rest of the body of ``request`` (its scope); None when it comes the ordinary way."""
+        cycle = self.cycle
+        if (
+            cycle is None
+            or cycle.scope is not request
+            or cycle.body
+            or not cycle.more_body
+            or self.transport.is_closing()
+        ):
+            return None  # a later request, or there is something to be received first
+        if self.scheme != "http" or self._direct is not None or self._body_left < DIRECT_BYTES:
+            return None
+        self.flow.pause_reading()
+        self._direct = DirectBody(self.transport.get_extra_info("socket"), self._body_left, self._end_direct)
+        return self._direct
+
+    def _end_direct(self, left: int) -> None:
+        self._direct, self._skipped = None, left
+        self._heard = self._now()
+        if left:
+            self.flow.resume_reading()
+        else:
+            self._end_body()
+
+    def _skip(self, data: bytes) -> bytes:
+        """Throw away what threads have not read of a body; what follows it is of the next request."""
+        rest = data[self._skipped :]
+        self._skipped = max(0, self._skipped - len(data))
+        if not self._skipped:
+            self._end_body()
+        return rest
+
+    def _end_body(self) -> None:
+        """The parser has not seen this body, so another one reads what follows."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.on_message_complete()
 
     # Parser callbacks
 
@@ -151,7 +223,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._head_since = self._head_since or self._now()  # a pipelined head comes with what is before it
         self._exact = len(b"GET  HTTP/1.1\r\n\r\n")
-        extensions: dict[str, Any] = {CONNECTION: self}
+        extensions: dict[str, Any] = {CONNECTION: self, TAKE_BODY: partial(self._take_body, self.scope)}
         self.scope["extensions"] = extensions
 
     def on_url(self, url: bytes) -> None:
@@ -169,10 +241,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_since, self._head_bytes, self._in_body = None, 0, True
+        # The parser has refused a second length, and one beside chunks.
+        self._body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         if not self._refused:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._body_left -= len(body)
         if not self._refused:
             super().on_body(body)
 
@@ -205,6 +280,8 @@ class BoundedProtocol(HttpToolsProtocol):
         after the answer is thrown away for a while, so that a client sees a 401 before it stops sending)."""
         if self.cycle.response_complete:
             return now - self._answered > self.bounds.body_idle_s
+        if self._direct is not None:
+            return self._direct.idle_s(now) > self.bounds.body_idle_s
         return not self.flow.read_paused and now - self._heard > self.bounds.body_idle_s
 
     def _check_reader(self, now: float) -> None:

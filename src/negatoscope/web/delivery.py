@@ -1,6 +1,8 @@
 """What every route that gives images has in common: find within the scope, compare tags, audit, answer.
 
-All of it blocks and runs on a worker thread; a route makes one trip there and sends what comes back.
+It blocks and runs on a worker thread; a route makes one trip there and sends what comes back. What was found
+``prompt`` is on the event loop and may not wait: where it would have to, :class:`MustWait` is raised, and the
+same is done again on a thread.
 """
 
 from __future__ import annotations
@@ -21,14 +23,20 @@ from negatoscope.errors import NotAcceptable, NotFound, RangeNotSatisfiable
 from negatoscope.model.actor import Right, Scope
 from negatoscope.model.stored import InstanceRecord, SeriesHolding
 from negatoscope.web.media_types import Choice, Offer, accept_of, describe, preferences
-from negatoscope.web.sending import AT_ONCE, BATCH, Body, GeneratedResponse, Piece, Span, VerifiedResponse, length_of
+from negatoscope.web.sending import Body, GeneratedResponse, Piece, Span, VerifiedResponse, length_of
 from negatoscope.web.services import DOOR, Services
 
 INSTANCE_PATH = "/dicom-web/studies/{study_uid}/series/{series_uid}/instances/{sop_instance_uid}"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z", re.ASCII)
 _LONGEST_REMEMBERED = 512  # characters of an Accept header whose reading is kept
 
+FOUND = "negatoscope.found"  # in the scope of a request whose instance was found before its handler is called
+
 Answer = ASGIApp  # a response, ready to be sent
+
+
+class MustWait(Exception):
+    """This is no work for the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,7 @@ class Found:
 
     scope: Scope
     holdings: list[SeriesHolding]
+    prompt: bool = False
 
     @property
     def study_uid(self) -> str:
@@ -71,11 +80,22 @@ def find(
 def find_by_path(services: Services, request: Request) -> Found:
     """:func:`find` by the parameters of the path."""
     path = request.path_params
-    return find(services, request, path["study_uid"], path.get("series_uid"), path.get("sop_instance_uid"))
+    found: Found | None = request.scope.get(FOUND)
+    return found or find(services, request, path["study_uid"], path.get("series_uid"), path.get("sop_instance_uid"))
+
+
+def may_wait(found: Found) -> None:
+    """To be called before what blocks. Raises MustWait."""
+    if found.prompt:
+        raise MustWait
 
 
 def disclose(services: Services, request: Request, found: Found, action: Disclosure) -> None:
     """Return once the trail says that these images leave. Raises Unavailable: then nothing does."""
+    if found.prompt:
+        if not services.trail.is_covered(found.scope, action, {holding.study_uid for holding in found.holdings}):
+            raise MustWait
+        return
     address = services.authentication.address_of(request)
     services.trail.disclose(found.scope, action, {holding.study_uid for holding in found.holdings}, DOOR, address)
 
@@ -127,19 +147,17 @@ def unchanged(request: Request, tag: str) -> Response | None:
 def answer(
     services: Services, pieces: Sequence[Piece], headers: Mapping[str, str], *, status: int = 200
 ) -> VerifiedResponse:
-    """A body of known length, read so far that what is damaged at its start is a 500 and not half a body."""
+    """A body of known length."""
     retrieval = services.retrieval
 
-    def read(span: Span) -> bytes:
-        return retrieval.read_range(span.record, span.offset, span.length, span.study_uid)
+    def read(span: Span, buffer: memoryview, wait: bool) -> memoryview | None:
+        return retrieval.read_into(span.record, span.offset, span.length, buffer, span.study_uid, wait=wait)
 
     def steps(span: Span, step: int) -> Iterator[bytes]:
         return retrieval.read_steps(span.record, span.offset, span.length, step, span.study_uid)
 
-    body = Body(pieces, read, steps, services.room)
     return VerifiedResponse(
-        body,
-        body.fill(body.length if body.length <= AT_ONCE else BATCH),
+        Body(pieces, read, steps, services.room),
         services.executor,
         status=status,
         headers=headers,

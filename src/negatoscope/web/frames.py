@@ -30,6 +30,7 @@ from negatoscope.web.delivery import (
     disclose,
     find_by_path,
     generated,
+    may_wait,
     tag_of,
     unchanged,
     wanted,
@@ -78,6 +79,8 @@ def retrieve_frames(services: Services, request: Request) -> Answer:
     choices = wanted(request, FRAME if len(numbers) == 1 else FRAMES)
     found = find_by_path(services, request)
     holding, record = found.holdings[0], found.instance
+    if not services.frame_tables.known(record):
+        may_wait(found)
     table = services.frame_tables.of(record, found.study_uid)
     if numbers[-1] > len(table.frames) or max(numbers) > len(table.frames):
         raise NotFound(f"the instance has {len(table.frames)} frames")
@@ -85,6 +88,8 @@ def retrieve_frames(services: Services, request: Request) -> Answer:
     tag = tag_of(found, choice.offer, form, numbers)
     if same := unchanged(request, tag):
         return same
+    if not form.stored:
+        may_wait(found)
     disclose(services, request, found, Disclosure.VIEW)
     content_type = f"{form.media}; transfer-syntax={form.syntax}"
     data = _frames(services, record, holding, table, form, numbers)

@@ -11,6 +11,7 @@ import gzip
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import orjson
@@ -27,17 +28,21 @@ from negatoscope.errors import CannotTranscode, CorruptObject
 from negatoscope.model.stored import InstanceRecord, SeriesHolding
 from negatoscope.web import bulkdata, frames, rendered
 from negatoscope.web.delivery import (
+    FOUND,
     INSTANCE_PATH,
     Answer,
     Found,
+    MustWait,
     answer,
     disclose,
     find_by_path,
     generated,
+    may_wait,
     tag_of,
     unchanged,
     wanted,
 )
+from negatoscope.web.locating import Locator
 from negatoscope.web.media_types import ANY, DICOM, DICOM_JSON, DICOM_XML, JSON, MULTIPART, Choice, Offer
 from negatoscope.web.sending import Piece, Span
 from negatoscope.web.services import Services
@@ -75,15 +80,34 @@ def wado_routes(services: Services) -> list[BaseRoute]:
             (f"bulkdata-{level}", path + "/bulkdata", bulkdata.retrieve_all),
             (f"pixeldata-{level}", path + "/pixeldata", frames.retrieve_pixel_data),
         ]
-    return [Route(path, _endpoint(services, handler), name=name) for name, path, handler in table]
+    locator = Locator(services)
+    prompt = {"retrieve-frames", "retrieve-instance"}
+    return [
+        Route(path, _endpoint(services, handler, locator if name in prompt else None), name=name)
+        for name, path, handler in table
+    ]
 
 
-def _endpoint(services: Services, handler: Handler) -> Answer:
-    """A route that makes one trip to a worker thread and sends what came of it."""
-    return partial(_serve, services, handler)  # type: ignore[return-value]  # Starlette tells by its signature
+def _endpoint(services: Services, handler: Handler, locator: Locator | None) -> Answer:
+    """A route that makes one trip to a worker thread and sends what came of it; with ``locator`` not even that
+    where nothing has to be waited for."""
+    if locator is None:
+        return partial(_serve, services, handler)  # type: ignore[return-value]  # Starlette tells by its signature
+    return partial(_serve_prompt, services, handler, locator)  # type: ignore[return-value]  # as above
 
 
 async def _serve(services: Services, handler: Handler, request: Request) -> Answer:
+    return await services.run(_handle, services, handler, request)
+
+
+async def _serve_prompt(services: Services, handler: Handler, locator: Locator, request: Request) -> Answer:
+    found = await locator.instance_of(request)
+    if found is not None:
+        request.scope[FOUND] = found
+        try:
+            return handler(services, request)
+        except MustWait:
+            request.scope[FOUND] = replace(found, prompt=False)
     return await services.run(_handle, services, handler, request)
 
 
@@ -107,6 +131,8 @@ def retrieve_objects(services: Services, request: Request) -> Answer:
         return same
     disclose(services, request, found, Disclosure.TRANSFER)
     headers = {"etag": tag}
+    if syntax is not None or choice.offer.essence == ZIP:
+        may_wait(found)
     if choice.offer.essence == ZIP:
         headers |= {"content-type": ZIP, "content-disposition": 'attachment; filename="images.zip"'}
         return generated(services, _zipped(services, found, syntax), headers)
