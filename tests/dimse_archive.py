@@ -26,6 +26,7 @@ from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
 from negatoscope.model.actor import Right
 from negatoscope.model.source import Announced, Door, Source
 from negatoscope.model.stored import StoreResult
+from negatoscope.ordering import worklist_services
 from negatoscope.serve import query_retrieve
 from negatoscope.servers.dicom import DicomServer
 from negatoscope.servers.dicom_client import Sender
@@ -145,7 +146,7 @@ def archive(postgresql: EmbeddedPostgreSQL, limits: Limits | None = None) -> Ite
             lambda calling, called, address, identity: built.accounts.actor_of_title(calling, address, called),
             built.limits,
             count,
-            operations=(operations,),
+            operations=(*worklist_services(built), operations),
         )
         server.start()
         stack.callback(server.stop)

@@ -87,6 +87,7 @@ LIMITS = {
     "query_limit": "answers to one QIDO-RS request; the rest by `offset`",
     "find_answers": "answers to one C-FIND",
     "identifier": "identifier of a C-FIND, C-GET or C-MOVE",
+    "performed_step": "attributes of one N-CREATE or N-SET of a performed procedure step",
     "wild_cards": "`*` and `?` in one key",
     "zip_entries": "entries of one ZIP",
     "zip_depth": "a ZIP within a ZIP is refused whatever this says",

@@ -20,6 +20,7 @@ from negatoscope import __version__, serve
 from negatoscope.archive.quarantine import Quarantine
 from negatoscope.audit.heads import verify_trail
 from negatoscope.bootstrap import Core, core, database_of
+from negatoscope.cli_orders import add_commands as add_orders
 from negatoscope.cli_sending import add_commands as add_sending
 from negatoscope.db import EmbeddedPostgreSQLError
 from negatoscope.errors import NegatoscopeError, title
@@ -330,6 +331,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, metavar="FILE", help="DICOM file to write")
 
     add_sending(add, group, _core)
+    add_orders(add, group, _core)
 
     add("scrub", _scrub, "read the whole store and compare it with its checksums")
     add("rebuild-index", _rebuild_index, "fill an empty index from the store alone")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from negatoscope import demo
 from negatoscope.bootstrap import Core
 from negatoscope.errors import Conflict, PreconditionFailed
 from negatoscope.model.source import Door, Source
+from negatoscope.ordering import enter_demonstration
 from negatoscope.sharing import COMMAND_LINE
 
 
@@ -54,4 +56,5 @@ def fill(built: Core, say: Callable[[str], None]) -> None:
         lambda code: (built.store, source(code)),
         progress=lambda stored: say(f"{stored} demonstration images") if stored % 100 == 0 else None,
     )
+    enter_demonstration(built, datetime.now(UTC).astimezone().date())
     say("demonstration: " + ", ".join(f"{count} {outcome.value}" for outcome, count in outcomes.items()))

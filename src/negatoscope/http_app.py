@@ -15,6 +15,7 @@ from negatoscope.servers.pixels import PixelPool
 from negatoscope.web.app import build_app
 from negatoscope.web.authentication import Authentication
 from negatoscope.web.openapi import capabilities_routes, document_route
+from negatoscope.web.orders import order_routes
 from negatoscope.web.pages import PageServices, error_response, language_of, page_routes
 from negatoscope.web.qido import qido_routes
 from negatoscope.web.services import Services
@@ -50,7 +51,7 @@ def http_app(built: Core) -> Iterator[Starlette]:
         )
         app = build_app(
             services,
-            [*qido_routes(services), *page_routes, *viewer_routes(language=language_of)],
+            [*qido_routes(services), *order_routes(services), *page_routes, *viewer_routes(language=language_of)],
             error_page=error_response,
         )
         programs = [route for route in app.routes if getattr(route, "path", "").startswith(("/dicom-web", "/wado"))]

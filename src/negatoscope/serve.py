@@ -25,6 +25,7 @@ from negatoscope.archive.upkeep import fold_lookups, reclaim_packs, reclaim_segm
 from negatoscope.audit.heads import export_head
 from negatoscope.bootstrap import Core, Folders, child_config, core, database_of, settings_of
 from negatoscope.model.actor import Actor
+from negatoscope.ordering import worklist_services
 from negatoscope.servers import http
 from negatoscope.servers.dicom import DicomServer
 from negatoscope.servers.dicom_pixels import Transcoder
@@ -113,7 +114,7 @@ def _dicom(built: Core, listener: socket.socket) -> None:
             built.limits,
             built.metrics.count,
             listener,
-            (operations,),
+            (*worklist_services(built), operations),
         )
         stopped = _stop_signal()
         server.start()

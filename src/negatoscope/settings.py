@@ -40,6 +40,9 @@ class Settings:
     hl7: str = setting("127.0.0.1:2575", "address of the HL7 server (not served yet)", "host:port")
     workers: int = setting(1, "HTTP processes", "processes")
     title: str = setting("NEGATOSCOPE", "our AE title; associations that call another are rejected")
+    worklist_own_station: bool = setting(
+        False, "show a modality the steps scheduled for its own AE title or for none, whatever it asks for"
+    )
     secure_cookies: bool = setting(False, "mark session cookies Secure; set it when people come over HTTPS")
     trusted_proxies: str = setting("", "addresses whose X-Forwarded-For is believed, comma separated")
     quiet_s: float = setting(30.0, "a series without new instances for this long is packed", "seconds")

@@ -44,6 +44,7 @@ class Limits:
     query_limit: int = 500
     find_answers: int = 10_000
     identifier: int = 1 * MIB  # of C-FIND, C-GET and C-MOVE
+    performed_step: int = 16 * MIB  # attributes of one N-CREATE or N-SET: it may name every image
     wild_cards: int = 8
     commitment: int = 16 * MIB  # a request or report of storage commitment
     # media

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from negatoscope.model.actor import Right
-from negatoscope.web.pages import account, administration, importing, login, study, worklist
+from negatoscope.web.pages import account, administration, importing, login, orders, study, worklist
 from negatoscope.web.pages.common import error_response, language_of, posted, shown
 from negatoscope.web.pages.services import PageServices
 from negatoscope.web.pages.static import static_route
@@ -55,6 +55,10 @@ page_routes: list[Route] = [
     _get("/studies/{study_uid}/images", shown(study.choose_series, Right.RETRIEVE), "study-images"),
     _get(f"{_SERIES}/images", shown(study.show_images, Right.RETRIEVE), "series-images"),
     _get(f"{_SERIES}/instances/{{instance_uid}}/report", shown(study.show_report, Right.RETRIEVE), "report"),
+    _get("/orders", shown(orders.show_orders, Right.WORKLIST), "orders"),
+    _post("/orders", posted(orders.add_order, Right.WORKLIST), "add-order"),
+    _get("/orders/{request_id:int}", shown(orders.show_order, Right.WORKLIST), "order"),
+    _post("/orders/{request_id:int}/status", posted(orders.change_order, Right.WORKLIST), "change-order"),
     _get("/import", shown(importing.show_import, Right.STORE), "import"),
     _get(_ADMIN, shown(administration.show_overview, *ADMINISTRATION), "administration"),
     _get(f"{_ADMIN}/establishments", shown(administration.show_establishments, Right.ADMINISTER), "establishments"),

@@ -86,6 +86,8 @@ class Visit:
         items = []
         if self.may(Right.QUERY):
             items.append(MenuItem("worklist", "/worklist", "list", _("Worklist")))
+        if self.may(Right.WORKLIST):
+            items.append(MenuItem("orders", "/orders", "clock", _("Orders")))
         if self.may(Right.STORE):
             items.append(MenuItem("import", "/import", "upload", _("Import")))
         if self.may(Right.ADMINISTER) or self.may(Right.QUARANTINE):
@@ -188,6 +190,9 @@ DONE = {
     "password-changed": _("The password was changed."),
     "token-revoked": _("The token was revoked."),
     "resolved": _("The object was marked as resolved."),
+    "order-added": _("The order was entered: it is on the modality's worklist."),
+    "order-moved": _("The state of the order was changed."),
+    "order-cancelled": _("The order was cancelled."),
 }
 
 

@@ -17,6 +17,7 @@ from negatoscope.model.actor import Right
 from negatoscope.sharing.policy import scope
 from negatoscope.web.i18n import Speech, parse_date
 from negatoscope.web.pages.common import Visit, page
+from negatoscope.web.pages.orders import expected_today
 from negatoscope.web.pages.services import pages_of
 from negatoscope.web.pages.words import (
     FILTER_MODALITIES,
@@ -166,6 +167,7 @@ def show_worklist(request: Request, visit: Visit) -> Response:
         "rows": [],
         "next_query": "",
         "may_look": visit.may(Right.RETRIEVE),
+        "expected": [] if fragment else expected_today(request, visit),
     }
     try:
         context |= _found(request, visit, search, PAGE, record=True)
