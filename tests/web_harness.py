@@ -20,6 +20,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from negatoscope.archive.frames import FrameTables
 from negatoscope.archive.retrieve import Retrieval
@@ -126,7 +127,7 @@ def _database(postgresql: EmbeddedPostgreSQL) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def running(app: Starlette, bounds: Bounds = DEFAULT_BOUNDS) -> Iterator[int]:
+def running(app: ASGIApp, bounds: Bounds = DEFAULT_BOUNDS) -> Iterator[int]:
     """The application behind the real server, in a thread; gives the port."""
     listener = listen("127.0.0.1", 0)
     port: int = listener.getsockname()[1]

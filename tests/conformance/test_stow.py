@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import itertools
 import json
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -22,7 +25,7 @@ from negatoscope.dicom.pixels.transcode import transcode
 from negatoscope.dicom.uid import EXPLICIT_LITTLE_ENDIAN
 from negatoscope.dicom.xml_model import to_xml
 from negatoscope.errors import OutOfResources
-from web_harness import WebBench, data_set_of, multipart, web_bench
+from web_harness import WebBench, data_set_of, multipart, running, web_bench
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 JPEG_LS = "1.2.840.10008.1.2.4.80"
@@ -234,6 +237,74 @@ async def _call(endpoint: Any, services: Any, web: WebBench, body: bytes) -> Any
         "path_params": {}, "app": web.app,
     }  # fmt: skip
     return await endpoint(services, Request(scope, receive))
+
+
+# Large bodies, on a real connection: threads read them from its socket
+
+
+def large(ids: Ids, count: int) -> list[bytes]:
+    return [ids.file(f".{n}", pixels=bytes(range(n, n + 16)) * (3 << 14)) for n in range(count)]
+
+
+def head_of(web: WebBench, body: bytes, content_type: str = OBJECTS) -> bytes:
+    return (
+        f"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nAccept: application/dicom+json\r\n"
+        f"Authorization: {web.bearer()['Authorization']}\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+
+
+def answer_on(connection: socket.socket) -> tuple[int, dict[str, Any]]:
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, json.loads(response.read())
+
+
+def test_large_bodies_are_kept_whole_one_after_the_other_on_a_connection(web: WebBench) -> None:
+    with running(web.app) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        for _ in range(2):
+            ids = Ids()
+            files = [*large(ids, 9), ids.file(".9")[:-20], ids.file(".10")]
+            body = parts(*files)
+            connection.sendall(head_of(web, body) + body)
+            status, answer = answer_on(connection)
+            assert status == 202
+            assert uids(answer, KEPT) == [f"{ids.sop}.{n}" for n in (*range(9), 10)]
+            assert uids(answer, FAILED) == [f"{ids.sop}.9"]
+            for n, file in enumerate(files[:9]):
+                assert data_set_of(ids.stored(web, f".{n}").content) == data_set_of(file)
+
+
+def test_a_large_bare_object_is_kept_whole(web: WebBench) -> None:
+    ids = Ids()
+    (file,) = large(ids, 1)
+    with running(web.app) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(head_of(web, file, "application/dicom") + file)
+        assert answer_on(connection)[0] == 200
+    assert data_set_of(ids.stored(web, ".0").content) == data_set_of(file)
+
+
+def test_a_connection_cut_within_a_large_object_keeps_what_came_before(web: WebBench) -> None:
+    ids = Ids()
+    body = parts(*large(ids, 3))
+    with running(web.app) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(head_of(web, body) + body[: 5 * len(body) // 6])
+        until = time.monotonic() + 10
+        while ids.stored(web, ".1").status_code != 200 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert [ids.stored(web, f".{n}").status_code for n in range(3)] == [200, 200, 404]
+
+
+def test_a_large_body_that_is_refused_halfway_leaves_the_connection_usable(web: WebBench) -> None:
+    ids = Ids()
+    files = large(ids, 4)
+    body = parts(*files[:2]).replace(b"\r\n--bnd--", b"\r\n--bnd?no delimiter") + b"".join(files)
+    with running(web.app) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(head_of(web, body) + body)
+        assert answer_on(connection)[0] == 400
+        connection.sendall(head_of(web, parts(ids.file(".9"))) + parts(ids.file(".9")))
+        assert answer_on(connection)[0] == 200
 
 
 # Metadata and bulk data

@@ -3,15 +3,20 @@
 A part of ``application/dicom`` goes to its reception as it comes; only its first 64 KiB (file meta) are held.
 A few receptions of one request commit at a time, so they share commits; the answers keep the order of the
 parts. A connection that is cut takes away the part that was coming and nothing else.
+
+What is large is read by worker threads, a turn each, straight from the connection (``web.receiving``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import partial
 from typing import Protocol
 
@@ -28,12 +33,16 @@ from negatoscope.model.actor import Right
 from negatoscope.model.source import Announced, Door, Source
 from negatoscope.model.stored import StoreResult
 from negatoscope.web.media_types import DICOM, DICOM_JSON, DICOM_XML, JSON, MULTIPART, Offer, accept_of, negotiate
+from negatoscope.web.receiving import DirectBody, take_body
 from negatoscope.web.services import Services
 from negatoscope.web.stow_answer import Stored, answer_of
 from negatoscope.web.stow_metadata import MetadataParts
 from negatoscope.wire.multipart import Event, MultipartReader, PartBegan, PartData, PartEnded, parse_content_type
 
 COMMITS_AT_ONCE = 4  # of one request
+READ_BYTES = 256 << 10  # by a thread at once: small enough to stay in the processor's cache
+TURN_BYTES = 4 << 20  # that a thread reads before other work has its turn
+CROWDED_S = 0.05  # that a thread waits for a commit; a slow one is waited for without a thread
 ANSWERS = (Offer(DICOM_JSON), Offer(JSON), Offer(DICOM_XML))
 _META_ROOM = 200  # preamble, magic and the element after group 0002
 
@@ -54,10 +63,15 @@ async def store_instances(services: Services, request: Request) -> Response:
         accept_of(request.headers.get("accept"), request.query_params.get("accept")), ANSWERS
     ).offer.essence
     intake = _intake(services, request, source, study_uid)
+    body: DirectBody | None = None
     try:
         async for chunk in request.stream():
+            body = take_body(request)  # now, before more of it is received
             if chunk:
                 await _advance(services, intake, chunk)
+            if body is not None:
+                await _advance_directly(services, intake, body)
+                break
         await _advance(services, intake, None)
         stored = [await slot.outcome() for slot in intake.slots]
     except ClientDisconnect:
@@ -66,6 +80,9 @@ async def store_instances(services: Services, request: Request) -> Response:
     except BaseException:
         await services.run(intake.cut)
         raise
+    finally:
+        if body is not None:
+            body.close()
     return answer_of(stored, study_uid, representation)
 
 
@@ -124,6 +141,27 @@ async def _advance(services: Services, intake: Intake, chunk: bytes | None) -> N
     while not done:
         await intake.room()
         done = await services.run(intake.go_on)
+
+
+async def _advance_directly(services: Services, intake: Intake, body: DirectBody) -> None:
+    """Take in all that is left of the body. Raises ClientDisconnect."""
+    try:
+        while (turn := await services.run(intake.take_turn, body)) is not Turn.COMPLETE:
+            if turn is Turn.CROWDED:
+                await intake.room()
+            elif turn is Turn.STARVED and not await body.ready():
+                raise ClientDisconnect
+    except ConnectionError as error:
+        raise ClientDisconnect from error
+
+
+class Turn(Enum):
+    """Why a thread stopped reading a body."""
+
+    OVER = auto()  # others want the thread too
+    STARVED = auto()  # the sender is slower
+    CROWDED = auto()  # the commits are
+    COMPLETE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +272,7 @@ class MetadataObject(Protocol):
 
 @dataclass(slots=True)
 class Intake:
-    """One request body. Its methods run on worker threads, one at a time; none waits for a commit."""
+    """One request body. Its methods run on worker threads, one at a time; none waits long for a commit."""
 
     services: Services
     target: Target
@@ -245,6 +283,28 @@ class Intake:
     _open: ObjectPart | None = None
     _later: Iterator[MetadataObject] | None = None
     _under_way: deque[Future[StoreResult]] = field(default_factory=deque)
+    _cut: bool = False
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def take_turn(self, body: DirectBody) -> Turn:
+        """Read on for as long as bytes come and there is room for their commits, but no longer than a turn.
+
+        Raises as :meth:`receive`, and ConnectionError: the sender has left.
+        """
+        with self._turn:
+            if not self.go_on():
+                return Turn.CROWDED
+            # Views of a crowded turn's buffer live on: the next turn has its own.
+            buffer, end = bytearray(min(READ_BYTES, body.left)), body.left - TURN_BYTES
+            while body.left > max(0, end):
+                if self._cut:
+                    raise ConnectionAbortedError
+                length = body.read_into(buffer)
+                if not length:
+                    return Turn.STARVED
+                if not self._take_in(buffer, length):
+                    return Turn.CROWDED
+            return Turn.OVER if body.left else Turn.COMPLETE
 
     def receive(self, chunk: bytes | None) -> bool:
         """Take a chunk; None: no more will come. False: call :meth:`go_on` when there is room.
@@ -252,15 +312,17 @@ class Intake:
         Raises:
             BadRequest, TooLarge: the body as a whole cannot be understood.
         """
-        if chunk is None:
-            return self._finish()
-        if self.reader is None:
-            if self._open is None:
-                self._open = self._new_part()
-            self._open.write(memoryview(chunk))
-            return True
-        self._events.extend(self.reader.receive(chunk))
-        return self.go_on()
+        with self._turn:
+            return self._finish() if chunk is None else self._take_in(chunk, len(chunk))
+
+    def _take_in(self, chunk: bytes | bytearray, length: int) -> bool:
+        if self.reader is not None:
+            self._events.extend(self.reader.receive(chunk, length))
+            return self.go_on()
+        if self._open is None:
+            self._open = self._new_part()
+        self._open.write(memoryview(chunk)[:length])
+        return True
 
     def go_on(self) -> bool:
         """Work off what was received, until enough commits are under way."""
@@ -277,6 +339,11 @@ class Intake:
 
     def cut(self) -> None:
         """The body will not go on: its open part is taken away; commits under way go on."""
+        self._cut = True
+        with self._turn:  # a request that was cancelled may leave a thread at work
+            self._cut_open()
+
+    def _cut_open(self) -> None:
         if self._open is not None:
             self._open.cut(InvalidObject("the body ended within this object"))
             self._open = None
@@ -284,6 +351,8 @@ class Intake:
             self.metadata.close()
 
     def _crowded(self) -> bool:
+        if len(self._under_way) >= COMMITS_AT_ONCE:
+            wait_for([self._under_way[0]], CROWDED_S)
         while self._under_way and self._under_way[0].done():
             self._under_way.popleft()
         return len(self._under_way) >= COMMITS_AT_ONCE
@@ -330,7 +399,7 @@ class Intake:
         elif not self.reader.ended:
             if not self.slots:
                 raise BadRequest("the multipart body has no end")
-            self.cut()
+            self._cut_open()
         elif self.metadata is not None:
             self._later = self.metadata.objects()
             return self._store_later()

@@ -49,6 +49,7 @@ class End:
 
 
 Event = PartBegan | PartData | PartEnded | End
+Data = bytes | bytearray
 
 
 class _State(Enum):
@@ -90,41 +91,42 @@ class MultipartReader:
         """Bytes kept for the next call: never more than ``header_bytes`` plus one chunk's tail."""
         return len(self._held)
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Events that ``data`` completes.
+    def receive(self, data: bytes | bytearray, length: int | None = None) -> list[Event]:
+        """Events that ``data`` completes, or its first ``length`` bytes. What views are good for: see PartData.
 
         Raises:
             BadRequest: the body breaks RFC 2046.
             TooLarge: over ``parts`` or ``header_bytes``.
         """
+        stop = len(data) if length is None else length
         if self._held:
-            data = self._held + data
-            self._held = b""
+            data = self._held + data[:stop]
+            stop, self._held = len(data), b""
         events: list[Event] = []
         view, position = memoryview(data), 0
         while True:
             if self._state is _State.BODY:
-                position, more = self._body(data, view, position, events)
+                position, more = self._body(data, view, position, stop, events)
             elif self._state is _State.AFTER_DELIMITER:
-                position, more = self._after_delimiter(data, position, events)
+                position, more = self._after_delimiter(data, position, stop, events)
             elif self._state is _State.HEADERS:
-                position, more = self._headers(data, position, events)
+                position, more = self._headers(data, position, stop, events)
             elif self._state is _State.PREAMBLE:
-                position, more = self._preamble(data, position)
+                position, more = self._preamble(data, position, stop)
             else:
                 return events
             if not more:
-                self._held = data[position:]
+                self._held = bytes(data[position:stop])
                 return events
 
-    def _tail(self, data: bytes, position: int) -> int:
-        """Where a delimiter may have begun that ``data`` does not finish; else the end of ``data``."""
-        start = data.rfind(b"\r", max(position, len(data) - len(self._delimiter) + 1))
-        return start if start >= 0 and self._delimiter.startswith(data[start:]) else len(data)
+    def _tail(self, data: Data, position: int, stop: int) -> int:
+        """Where a delimiter may have begun that does not end before ``stop``; else ``stop``."""
+        start = data.rfind(b"\r", max(position, stop - len(self._delimiter) + 1), stop)
+        return start if start >= 0 and self._delimiter.startswith(bytes(data[start:stop])) else stop
 
-    def _preamble(self, data: bytes, position: int) -> tuple[int, bool]:
-        found = data.find(self._delimiter, position)
-        end = self._tail(data, position) if found < 0 else found
+    def _preamble(self, data: Data, position: int, stop: int) -> tuple[int, bool]:
+        found = data.find(self._delimiter, position, stop)
+        end = self._tail(data, position, stop) if found < 0 else found
         self._skipped += end - position
         if self._skipped > self._header_bytes:
             raise TooLarge(f"multipart preamble: over {self._header_bytes} bytes")
@@ -133,19 +135,19 @@ class MultipartReader:
         self._state = _State.AFTER_DELIMITER
         return found + len(self._delimiter), True
 
-    def _after_delimiter(self, data: bytes, position: int, events: list[Event]) -> tuple[int, bool]:
+    def _after_delimiter(self, data: Data, position: int, stop: int, events: list[Event]) -> tuple[int, bool]:
         """Either two hyphens (the end), or white space and CRLF (a part). That CRLF is left standing: a
         part without headers has nothing before its empty line."""
-        if data.startswith(b"--", position):
+        if data.startswith(b"--", position, stop):
             events.append(End())
             self._state = _State.EPILOGUE
-            return len(data), True
+            return stop, True
         end = position
-        while end < len(data) and data[end] in _PADDING:
+        while end < stop and data[end] in _PADDING:
             end += 1
         if end - position > self._header_bytes:
             raise TooLarge(f"multipart delimiter: over {self._header_bytes} bytes of white space")
-        rest = data[end : end + 2]
+        rest = bytes(data[end : min(end + 2, stop)])
         if rest == CRLF:
             if self._parts_left == 0:
                 raise TooLarge(f"multipart body: over {self._parts} parts")
@@ -156,21 +158,21 @@ class MultipartReader:
             return position, False
         raise BadRequest("multipart delimiter: neither CRLF nor -- follows the boundary")
 
-    def _headers(self, data: bytes, position: int, events: list[Event]) -> tuple[int, bool]:
-        end = data.find(b"\r\n\r\n", position)
-        length = (len(data) if end < 0 else end) - position
+    def _headers(self, data: Data, position: int, stop: int, events: list[Event]) -> tuple[int, bool]:
+        end = data.find(b"\r\n\r\n", position, stop)
+        length = (stop if end < 0 else end) - position
         if length > self._header_bytes:
             raise TooLarge(f"multipart part: header block over {self._header_bytes} bytes")
         if end < 0:
             return position, False
-        events.append(PartBegan(_parse_headers(data[position + 2 : end])))
+        events.append(PartBegan(_parse_headers(bytes(data[position + 2 : end]))))
         # An empty part may have its delimiter's CRLF and its empty line in one: look from there.
         self._state, self._lead = _State.BODY, len(CRLF)
         return end + 2, True
 
-    def _body(self, data: bytes, view: memoryview, position: int, events: list[Event]) -> tuple[int, bool]:
-        found = data.find(self._delimiter, position)
-        end = self._tail(data, position) if found < 0 else found
+    def _body(self, data: Data, view: memoryview, position: int, stop: int, events: list[Event]) -> tuple[int, bool]:
+        found = data.find(self._delimiter, position, stop)
+        end = self._tail(data, position, stop) if found < 0 else found
         if end > position:
             if end > position + self._lead:
                 events.append(PartData(view[position + self._lead : end]))
