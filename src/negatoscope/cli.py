@@ -26,9 +26,11 @@ from negatoscope.db import EmbeddedPostgreSQLError
 from negatoscope.errors import NegatoscopeError, title
 from negatoscope.importing import import_media
 from negatoscope.model.actor import Right, Role
+from negatoscope.model.certificate import of_pem
 from negatoscope.model.source import Door, Source
+from negatoscope.pki import PEER_DAYS, Authority, PkiError
 from negatoscope.settings import Settings, SettingsError, load
-from negatoscope.sharing import COMMAND_LINE
+from negatoscope.sharing import COMMAND_LINE, normalised
 
 Command = Callable[[argparse.Namespace, Settings], int]
 _DURATION = re.compile(r"([0-9]+)([smhd]?)")
@@ -64,7 +66,10 @@ def _fail(message: str) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    given = {name: getattr(options, name, None) for name in ("database", "objects", "http", "dicom", "hl7", "workers")}
+    given = {
+        name: getattr(options, name, None)
+        for name in ("database", "objects", "http", "dicom", "dicom_tls", "hl7", "workers")
+    }
     return load(options.data, given)
 
 
@@ -102,8 +107,78 @@ def _ae_add(options: argparse.Namespace, settings: Settings) -> int:
         raise Failure("--rights takes store, query, retrieve, worklist, separated by commas") from None
     with _core(settings) as built:
         built.accounts.add_entity(
-            options.title, options.establishment, rights, options.host, options.port, by=COMMAND_LINE
+            options.title,
+            options.establishment,
+            rights,
+            options.host,
+            options.port,
+            tls=options.tls,
+            certificates=[_fingerprint(text) for text in options.certificate],
+            by=COMMAND_LINE,
         )
+    return 0
+
+
+def _fingerprint(text: str) -> str:
+    """Of a PEM file, or given as such."""
+    path = Path(text)
+    try:
+        return of_pem(path.read_text(encoding="ascii", errors="replace")).fingerprint if path.is_file() else text
+    except ValueError as error:
+        raise Failure(f"{path}: {error}") from None
+
+
+def _ae_secure(options: argparse.Namespace, settings: Settings) -> int:
+    host = None if options.host is None else normalised(options.host)
+    with _core(settings) as built:
+        rows = [
+            row
+            for row in built.accounts.entities(by=COMMAND_LINE)
+            if (row.title, row.code) == (options.title, options.establishment) and host in (None, row.host)
+        ]
+        if len(rows) != 1:
+            raise Failure("no such application entity" if not rows else "several have this title: name the --host")
+        built.accounts.secure_entity(
+            rows[0].actor_id,
+            tls=rows[0].tls if options.tls is None else options.tls,
+            bind=[_fingerprint(text) for text in options.bind],
+            unbind=[_fingerprint(text) for text in options.unbind],
+            by=COMMAND_LINE,
+        )
+    return 0
+
+
+def _authority(settings: Settings) -> Authority:
+    return Authority(settings.data / "tls" / "authority")
+
+
+def _pki_init(options: argparse.Namespace, settings: Settings) -> int:
+    folder, authority = settings.data / "tls", _authority(settings)
+    try:
+        authority.create(options.name)
+        issued = authority.issue(settings.title, folder, options.host, stem="certificate")
+    except PkiError as error:
+        raise Failure(str(error)) from None
+    authorities = folder / "authorities.pem"
+    authorities.write_text(authority.certificate.read_text())
+    print(f"{authorities}\n{issued.certificate}\n{issued.known_as.fingerprint}")
+    return 0
+
+
+def _pki_issue(options: argparse.Namespace, settings: Settings) -> int:
+    try:
+        issued = _authority(settings).issue(options.name, options.out, options.host, options.days)
+    except PkiError as error:
+        raise Failure(str(error)) from None
+    print(f"{issued.certificate}\n{issued.key}\n{issued.known_as.fingerprint}")
+    return 0
+
+
+def _pki_revoke(options: argparse.Namespace, settings: Settings) -> int:
+    try:
+        _authority(settings).revoke(options.certificate)
+    except PkiError as error:
+        raise Failure(str(error)) from None
     return 0
 
 
@@ -288,7 +363,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("serve", _serve, "serve DICOM and HTTP until SIGTERM")
     sub.add_argument("--http", metavar="HOST:PORT", help="where HTTP is served")
-    sub.add_argument("--dicom", metavar="HOST:PORT", help="where DICOM is served")
+    sub.add_argument("--dicom", metavar="HOST:PORT", help="where DICOM is served in plain text")
+    sub.add_argument("--dicom-tls", metavar="HOST:PORT", help="where DICOM is served over TLS")
     sub.add_argument("--hl7", metavar="HOST:PORT", help="not served yet")
     sub.add_argument("--objects", metavar="URL", help="not used yet")
     sub.add_argument("--workers", type=int, metavar="N", help="HTTP processes")
@@ -301,12 +377,37 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--oid", required=True, help="assigning authority of its patient identifiers")
     sub.add_argument("--finess", help="FINESS number, 9 characters")
 
-    sub = add("add", _ae_add, "add an application entity", group("ae", "application entities"))
+    actions = group("ae", "application entities")
+    sub = add("add", _ae_add, "add an application entity", actions)
     sub.add_argument("title", help="its AE title")
     sub.add_argument("--establishment", required=True, metavar="CODE", help="the one it belongs to")
     sub.add_argument("--host", help="the only address it may call from; without it any address")
     sub.add_argument("--port", type=int, help="where it listens, as a move destination")
     sub.add_argument("--rights", default="store,query,retrieve,worklist", help="separated by commas")
+
+    sub.add_argument(
+        "--certificate", action="append", default=[], metavar="FILE", help="it calls over TLS with this one alone"
+    )
+    sub.add_argument("--tls", action="store_true", help="it is called over TLS")
+    sub = add("secure", _ae_secure, "change the certificates of an application entity", actions)
+    sub.add_argument("title", help="its AE title")
+    sub.add_argument("--establishment", required=True, metavar="CODE", help="the one it belongs to")
+    sub.add_argument("--host", help="which one, when several have the title")
+    sub.add_argument("--bind", action="append", default=[], metavar="FILE", help="PEM file, or SHA-256 fingerprint")
+    sub.add_argument("--unbind", action="append", default=[], metavar="FILE", help="PEM file, or SHA-256 fingerprint")
+    sub.add_argument("--tls", action=argparse.BooleanOptionalAction, help="whether it is called over TLS")
+
+    actions = group("pki", "certificates for tests and first steps, by openssl")
+    sub = add("init", _pki_init, "make an authority, and a certificate of this server", actions)
+    sub.add_argument("--name", default="Negatoscope test authority", help="of the authority")
+    sub.add_argument("--host", action="append", default=[], help="a name or address of this server")
+    sub = add("issue", _pki_issue, "make a key and a certificate for a peer; print its fingerprint", actions)
+    sub.add_argument("name", help="of the peer, as its AE title")
+    sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="where both are written")
+    sub.add_argument("--host", action="append", default=[], help="a name or address of the peer")
+    sub.add_argument("--days", type=int, default=PEER_DAYS, help="how long it is good")
+    sub = add("revoke", _pki_revoke, "put a certificate on the revocation list", actions)
+    sub.add_argument("certificate", type=Path, help="PEM file")
 
     sub = add("add", _user_add, "add a user", group("user", "users"))
     sub.add_argument("name", help="login")

@@ -99,6 +99,7 @@ class _ToDestination:
             archive.title,
             contexts,
             limits=replace(limits, artim_s=min(limits.artim_s, CONNECT_S)),
+            secured=archive.secured(destination),
         )
         self._originator = asked.peer.calling_title, asked.command.message_id
         self._sender: Sender | None = None

@@ -24,6 +24,7 @@ from negatoscope.model.event import AuditEvent
 from negatoscope.servers.dicom_link import Gone, Link
 from negatoscope.servers.dicom_pixels import Transcoder
 from negatoscope.servers.dicom_store import PROCESSING_FAILURE, Peer, where
+from negatoscope.servers.dicom_tls import Secured
 from negatoscope.sharing import Destination
 from negatoscope.wire.dimse import Command, response_to
 from negatoscope.wire.dimse.commands import C_FIND, C_GET, C_MOVE
@@ -103,6 +104,7 @@ class Archive:
     transcoder: Transcoder
     limits: Limits
     count: Count
+    secured: Callable[[Destination], Secured | None] = lambda destination: None  # how a destination is called
 
 
 @dataclass(frozen=True, slots=True)

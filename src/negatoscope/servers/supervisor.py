@@ -36,6 +36,7 @@ class ChildSpec:
     kind: str
     config: dict[str, Any]
     listener: socket.socket | None = None
+    secure_listener: socket.socket | None = None  # the same, over TLS
 
 
 @dataclass(slots=True)
@@ -99,11 +100,12 @@ class Supervisor:
 
     def _start(self, child: _Child) -> None:
         spec = child.spec
-        listener = [] if spec.listener is None else [spec.listener.fileno()]
+        listeners = (spec.listener, spec.secure_listener)
+        numbers = ["-" if one is None else str(one.fileno()) for one in listeners]
         child.process = subprocess.Popen(
-            [sys.executable, "-m", "negatoscope.cli", "child", spec.kind, *map(str, listener)],
+            [sys.executable, "-m", "negatoscope.cli", "child", spec.kind, *numbers],
             stdin=subprocess.PIPE,
-            pass_fds=listener,
+            pass_fds=[one.fileno() for one in listeners if one is not None],
             start_new_session=True,  # a Ctrl-C in the terminal is for us; we stop the children in order
             preexec_fn=die_with_parent,
         )
@@ -132,8 +134,10 @@ class Supervisor:
             self._postgresql.stop(deadline_s=max(2.0, until + 2.0 - time.monotonic()))
 
 
-def listener_of(argument: str) -> socket.socket:
-    """The listening socket that the supervisor handed down by number."""
+def listener_of(argument: str) -> socket.socket | None:
+    """The listening socket that the supervisor handed down by number; ``-``: none."""
+    if argument == "-":
+        return None
     listener = socket.socket(fileno=int(argument))
     os.set_inheritable(listener.fileno(), False)
     return listener
