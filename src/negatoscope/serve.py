@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from negatoscope import metrics
+from negatoscope import metrics, secure
 from negatoscope.archive.upkeep import fold_lookups, reclaim_packs, reclaim_segments, sweep_packs
 from negatoscope.audit.heads import export_head
 from negatoscope.bootstrap import Core, Folders, child_config, core, database_of, settings_of
@@ -51,17 +51,22 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_level, "supervisor")
     if settings.objects:
         raise SettingsError("objects: only the file system is served yet; leave it empty")
-    http_at, dicom_at = address(settings.http, "http"), address(settings.dicom, "dicom")
+    secure.check(settings)
+    http_at = address(settings.http, "http")
+    dicom_at = address(settings.dicom, "dicom") if settings.dicom else None
+    tls_at = address(settings.dicom_tls, "dicom_tls") if settings.dicom_tls else None
     # A signal that comes while things start must end them in order too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    listener, dicom_listener = _listen("http", http_at), _listen("dicom", dicom_at)
+    listener = _listen("http", http_at)
+    dicom_listener = _listen("dicom", dicom_at) if dicom_at else None
+    tls_listener = _listen("dicom_tls", tls_at) if tls_at else None
     with database_of(settings, own=True) as (url, embedded):
         metrics.clear(Folders.of(settings).metrics)
         with core(settings, url, connections=2) as built:
             built.recover()
         config = child_config(settings, url)
         specs = [
-            ChildSpec("dicom", "dicom", config, dicom_listener),
+            ChildSpec("dicom", "dicom", config, dicom_listener, tls_listener),
             *(ChildSpec(f"http-{n}", "http", config, listener) for n in range(max(1, settings.workers))),
             ChildSpec("worker", "worker", config),
             ChildSpec("sender", "sender", config),
@@ -71,7 +76,11 @@ def serve(settings: Settings) -> int:
             base = f"http://{http_at[0]}:{http_at[1]}"
             if _wait_ready(f"{base}/health/ready"):
                 print(f"Négatoscope is ready: {base}/", flush=True)
-                print(f"DICOM: {settings.title} at {dicom_at[0]}:{dicom_at[1]}; DICOMweb: {base}/dicom-web", flush=True)
+                doors = [settings.dicom, f"{settings.dicom_tls} over TLS" if settings.dicom_tls else ""]
+                print(
+                    f"DICOM: {settings.title} at {', '.join(filter(None, doors))}; DICOMweb: {base}/dicom-web",
+                    flush=True,
+                )
             else:
                 print("Négatoscope is not ready yet; see the log", file=sys.stderr, flush=True)
 
@@ -87,9 +96,12 @@ def child(kind: str, arguments: Sequence[str]) -> int:
     with core(settings, config["url"], shared_metrics=True) as built:
         built.recover()  # of whoever held this place before us
         if kind == "dicom":
-            _dicom(built, listener_of(arguments[0]))
+            _dicom(built, listener_of(arguments[0]), listener_of(arguments[1]))
         elif kind == "http":
-            _http(built, listener_of(arguments[0]))
+            http_listener = listener_of(arguments[0])
+            if http_listener is None:
+                raise ValueError("HTTP needs a listener")
+            _http(built, http_listener)
         elif kind == "worker":
             _worker(built)
         elif kind == "sender":
@@ -99,15 +111,18 @@ def child(kind: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _dicom(built: Core, listener: socket.socket) -> None:
+def _dicom(built: Core, listener: socket.socket | None, tls_listener: socket.socket | None) -> None:
     settings = built.settings
+    door, watch = None, None
+    if tls_listener is not None:
+        door, watch = secure.door(built, address(settings.dicom_tls, "dicom_tls"), tls_listener)
 
     def authenticate(calling: str, called: str, peer: str, identity: UserIdentity | None) -> Actor | None:
         return built.accounts.actor_of_title(calling, peer, called)
 
     with query_retrieve(built) as operations:
         server = DicomServer(
-            address(settings.dicom, "dicom"),
+            address(settings.dicom, "dicom") if settings.dicom else None,
             settings.title,
             built.store,
             authenticate,
@@ -115,6 +130,7 @@ def _dicom(built: Core, listener: socket.socket) -> None:
             built.metrics.count,
             listener,
             (*worklist_services(built), operations),
+            door,
         )
         stopped = _stop_signal()
         server.start()
@@ -122,6 +138,8 @@ def _dicom(built: Core, listener: socket.socket) -> None:
             if not server.alive:
                 log.critical("dicom_door_died")
                 os._exit(72)
+            if watch is not None:
+                watch.look()
         server.stop()
 
 
@@ -143,6 +161,7 @@ def query_retrieve(built: Core) -> Iterator[QueryRetrieve]:
                 transcoder,
                 built.limits,
                 built.metrics.count,
+                secure.Outgoing(settings),
             )
         )
     finally:

@@ -36,7 +36,12 @@ class Settings:
     database: str = setting("", "PostgreSQL URL; empty: embedded PostgreSQL in the data folder")
     objects: str = setting("", "URL of the object store; empty: DATA/packs")
     http: str = setting("127.0.0.1:8080", "address of the HTTP server", "host:port")
-    dicom: str = setting("127.0.0.1:11112", "address of the DICOM server", "host:port")
+    dicom: str = setting(
+        "127.0.0.1:11112",
+        "address of the DICOM server in plain text; with `dicom_tls` there is none unless it is named",
+        "host:port",
+    )
+    dicom_tls: str = setting("", "address of the DICOM server over TLS; empty: none", "host:port")
     hl7: str = setting("127.0.0.1:2575", "address of the HL7 server (not served yet)", "host:port")
     workers: int = setting(1, "HTTP processes", "processes")
     title: str = setting("NEGATOSCOPE", "our AE title; associations that call another are rejected")
@@ -45,6 +50,10 @@ class Settings:
     )
     secure_cookies: bool = setting(False, "mark session cookies Secure; set it when people come over HTTPS")
     trusted_proxies: str = setting("", "addresses whose X-Forwarded-For is believed, comma separated")
+    tls_certificate: str = setting("tls/certificate.pem", "our certificate chain, PEM, below the data folder")
+    tls_key: str = setting("tls/certificate.key.pem", "its key, PEM without a password")
+    tls_authorities: str = setting("tls/authorities.pem", "certificates of those who may sign for peers, PEM")
+    tls_revocations: str = setting("", "their revocation lists, PEM; empty: none. With it a list of each is needed")
     quiet_s: float = setting(30.0, "a series without new instances for this long is packed", "seconds")
     pack_syntax: str = setting(
         "", "recompress on packing: empty (as received), htj2k or jpeg-ls, lossless", choices=("", "htj2k", "jpeg-ls")
@@ -112,6 +121,8 @@ def _known(variable: str, name: str, kind: type) -> None:
 
 def build(data: Path, values: Mapping[str, Any], limits: Mapping[str, Any]) -> Settings:
     """Settings of named values, each read as its kind. Raises SettingsError."""
+    if values.get("dicom_tls") and "dicom" not in values:
+        values = {**values, "dicom": ""}
     known = {name: kind for name, kind in get_type_hints(Settings).items() if name not in ("data", "limits")}
     settings = Settings(
         data=data,
@@ -122,6 +133,8 @@ def build(data: Path, values: Mapping[str, Any], limits: Mapping[str, Any]) -> S
         choices, value = one.metadata.get("choices"), getattr(settings, one.name)
         if choices and value not in choices:
             raise SettingsError(f"{one.name}: {', '.join(filter(None, choices))}, not {value!r}")
+    if not settings.dicom and not settings.dicom_tls:
+        raise SettingsError("dicom: host:port, here or in dicom_tls")
     return settings
 
 
