@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import ArchiveBench, World, new_archive, synthetic
@@ -144,13 +147,45 @@ def test_replaced_and_orphan_packs_go(archive: ArchiveBench, packer: Packer, pac
     archive.keep(synthetic(sop="2.25.2"), EXPLICIT)
     pack_all(packer)
     assert reclaim_packs(database, packs, 0.0) == 1
-    writer = packs.create()
-    writer.add([b"x"])
-    writer.finish(b"never committed")
+    [current] = files(packs)
+    footer = json.loads(gzip.decompress(packs.footer(current.stem)))
+    orphan = unknown_pack(packs, footer | {"nonce": "of a writer that died before its commit"})
+    strangers = [
+        unknown_pack(packs, footer | {"establishment": "of another index"}),
+        *(
+            unknown_pack(packs, footer | {"instances": [footer["instances"][0] | altered]})
+            for altered in ({"sop_instance_uid": "2.25.3"}, {"received_sha256": "00" * 32})
+        ),
+        unknown_pack(packs, None),
+    ]
     assert sweep_packs(database, packs, lambda name: False) == 0
     assert sweep_packs(database, packs, lambda name: True) == 1
-    assert len(files(packs)) == 1
+    assert orphan not in list(packs.names())
+    assert sorted(packs.names()) == sorted([current.stem, *strangers]), "they may be the only copies"
     assert scrubber(archive, packs).everything().found == []
+
+
+def test_an_orphan_pack_goes_while_its_objects_are_still_in_a_segment(
+    archive: ArchiveBench, packer: Packer, packs: Packs
+) -> None:
+    archive.keep(synthetic(), EXPLICIT)
+    pack_all(packer)
+    [current] = files(packs)
+    with archive.world.database.unit(None) as unit:  # as if the packing had died before its commit
+        unit.execute("UPDATE series SET open = true, pack_id = NULL, manifest = NULL")
+        unit.execute("DELETE FROM closed_instance")
+        unit.execute("DELETE FROM pack")
+    assert sweep_packs(archive.world.database, packs, lambda name: True) == 0, "not in the index at all"
+    archive.keep(synthetic(), EXPLICIT)
+    assert sweep_packs(archive.world.database, packs, lambda name: True) == 1
+    assert not current.exists()
+
+
+def unknown_pack(packs: Packs, footer: dict[str, Any] | None) -> str:
+    """A pack that the index does not know; None: with a footer that nobody understands."""
+    writer = packs.create()
+    writer.add([b"x"])
+    return writer.finish(b"?" if footer is None else gzip.compress(json.dumps(footer).encode()))
 
 
 def test_folded_lookups_still_know_every_instance(archive: ArchiveBench, packer: Packer) -> None:

@@ -8,7 +8,6 @@ that a store that changes is still killed at each of its steps.
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,91 +17,14 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from harness import synthetic
 
-from negatoscope.dicom.part10 import read_file_meta
-from negatoscope.dicom.uid import EXPLICIT_LITTLE_ENDIAN
 from negatoscope.errors import NegatoscopeError
-from negatoscope.servers.dicom_client import PeerUnavailable, Proposal, Sender, associate
+from reliability.doors import DicomDoor, Door, Reader, StowDoor, ended, new_object
 from reliability.killpoints import Point, killed_at, learn, summary, torn_tails
-from reliability.traffic import CT, Sent, part
+from reliability.traffic import Sent
 from system import System, system
 
 pytestmark = pytest.mark.slow
-PROPOSAL = Proposal("NEGATOSCOPE", "MODALITY", ((CT, (EXPLICIT_LITTLE_ENDIAN,)),))
-RESTART_S = 10.0  # the promise is five; the machine may be busy
-
-
-class DicomDoor:
-    """C-STORE on one association, opened beforehand: its thread is there when strace looks."""
-
-    kind = "dicom"
-
-    def __init__(self, built: System) -> None:
-        self._built = built
-        self._sender: Sender | None = None
-
-    def open(self) -> None:
-        self.close()
-        until = time.monotonic() + RESTART_S
-        while self._sender is None:
-            try:
-                self._sender = associate(self._built.dicom, PROPOSAL)
-            except (PeerUnavailable, OSError):
-                assert time.monotonic() < until, self._built.tail()
-                time.sleep(0.02)
-
-    def send(self, sent: Sent) -> bool:
-        """Whether it was acknowledged. Raises NegatoscopeError, OSError when the server is gone."""
-        assert self._sender is not None
-        return self._sender.store(CT, sent.sop, EXPLICIT_LITTLE_ENDIAN, sent.data).status == 0
-
-    def close(self) -> None:
-        if self._sender is not None:
-            self._sender.abort()
-            self._sender = None
-
-
-class StowDoor:
-    """STOW-RS on one kept connection."""
-
-    kind = "http"
-
-    def __init__(self, built: System, token: str) -> None:
-        self._built, self._headers = built, {"Authorization": f"Bearer {token}"}
-        self._client = httpx.Client(timeout=30, headers=self._headers)
-
-    def open(self) -> None:
-        self.close()
-        self._client = httpx.Client(timeout=30, headers=self._headers)
-        self._warm()
-
-    def _warm(self) -> None:
-        """The server answers again, and knows the token."""
-        until = time.monotonic() + RESTART_S
-        while True:
-            with suppress(httpx.HTTPError):
-                if self._client.get(f"{self._built.url}/dicom-web/studies", params={"limit": 1}).status_code < 300:
-                    return
-            assert time.monotonic() < until, self._built.tail()
-            time.sleep(0.02)
-
-    def send(self, sent: Sent) -> bool:
-        answer = self._client.post(
-            f"{self._built.url}/dicom-web/studies",
-            content=part(sent),
-            headers={
-                "Content-Type": 'multipart/related; type="application/dicom"; boundary=B',
-                "Accept": "application/dicom+json",
-            },
-        )
-        return answer.status_code in (200, 202)
-
-    def close(self) -> None:
-        self._client.close()
-
-
-Door = DicomDoor | StowDoor
 
 
 @dataclass(frozen=True)
@@ -117,14 +39,6 @@ class Situation:
     def served(self) -> Sent:
         """What must be found under the UID once ``then`` has been acknowledged."""
         return self.before[0] if self.conflict else self.then
-
-
-def new_object(number: int, which: int, size: int = 20_000) -> Sent:
-    """Object ``which`` of study ``number``."""
-    study, series, sop = (f"2.25.7{number:05d}{kind}" for kind in ("1", "2", f"3{which}"))
-    pixels = bytes([number % 251, which % 251]) * (size // 2)
-    data = synthetic(sop=sop, study=study, series=series, patient=f"P{number}", number=which + 1, pixels=pixels)
-    return Sent(study, series, sop, data)
 
 
 def in_new_study(number: int) -> Situation:
@@ -167,8 +81,7 @@ class Killing:
     def __init__(self, built: System, door: Door, token: str, folder: Path, *, everything: bool = False) -> None:
         self._built, self._door, self._folder = built, door, folder
         self._everything = everything  # every process dies at that moment, the database too
-        self._address = f"{built.url}/dicom-web/studies"
-        self._reader = httpx.Client(timeout=30, headers={"Authorization": f"Bearer {token}"})
+        self._reader = Reader(built, token)
         self._numbers = iter(range(1, 100_000))
         self._tried: list[Situation] = []
         self.killed: list[Point] = []
@@ -181,7 +94,7 @@ class Killing:
         self._open(case)
         process = self._built.child(self._door.kind)
         points = learn(process.pid, lambda: self._door.send(case.then), self._folder)
-        assert self._state(case.served) == "whole"
+        assert self._reader.state(case.served) == "whole"
         self._tried.append(case)
         self._begin_anew(process)
         return points
@@ -217,11 +130,11 @@ class Killing:
 
     def _look(self, case: Situation, point: Point, acknowledged: bool) -> None:
         for sent in case.before:
-            assert self._state(sent) == "whole", (point, "acknowledged before")
+            assert self._reader.state(sent) == "whole", (point, "acknowledged before")
         if acknowledged:
-            assert self._state(case.served) == "whole", (point, "acknowledged")
+            assert self._reader.state(case.served) == "whole", (point, "acknowledged")
         elif not case.before or case.then.sop != case.before[0].sop:
-            state = self._state(case.then)
+            state = self._reader.state(case.then)
             assert state in ("whole", "absent"), (point, state)
             self.states[state] += 1
 
@@ -231,49 +144,22 @@ class Killing:
         for case in self._tried:
             assert self._door.send(case.then), (case.then.sop, "sent again")
             uids = {sent.sop for sent in (*case.before, case.then)}
-            listed = self._reader.get(f"{self._address}/{case.then.study}/instances").json()
-            assert sorted(one["00080018"]["Value"][0] for one in listed) == sorted(uids)
-            found = self._reader.get(self._address, params={"StudyInstanceUID": case.then.study}).json()
-            assert [one["00201206"]["Value"] + one["00201208"]["Value"] for one in found] == [[1, len(uids)]]
+            self._reader.assert_one_copy(case.then.study, uids)
             for sent in (*case.before, case.served):
-                assert self._state(sent) == "whole", sent.sop
+                assert self._reader.state(sent) == "whole", sent.sop
         self._door.close()
         assert self._built.run("scrub").returncode == 0
         aside = [json.loads(line) for line in self._built.run("quarantine", "list").stdout.splitlines()]
         kept = sorted((row["sop_instance_uid"], row["sha256"]) for row in aside)
         assert kept == sorted((case.then.sop, case.then.sha256) for case in self._tried if case.conflict)
-        self._reader.close()
         self._built.stop()
         assert torn_tails(self._built.data / "segments") == []
-
-    def _state(self, sent: Sent) -> str:
-        """``whole``, ``absent`` or ``corrupt``."""
-        answer = self._reader.get(
-            f"{self._address}/{sent.study}/series/{sent.series}/instances/{sent.sop}",
-            headers={"Accept": "application/dicom; transfer-syntax=*"},
-        )
-        if answer.status_code == 404:
-            return "absent"
-        assert answer.status_code == 200, answer.text
-        body = answer.content
-        if body.startswith(b"--"):
-            body = body[body.index(b"\r\n\r\n") + 4 : body.rindex(b"\r\n--")]
-        return "whole" if body[read_file_meta(body)[1] :] == sent.data else "corrupt"
 
     def __str__(self) -> str:
         return (
             f"killed {len(self.killed)} ({summary(self.killed)}), not reached {len(self.unreached)};"
             f" not acknowledged: whole {self.states['whole']}, absent {self.states['absent']}"
         )
-
-
-def ended(process: psutil.Process, within_s: float) -> bool:
-    """Whether the process has died, and its parent has seen it."""
-    try:
-        process.wait(within_s)
-    except psutil.TimeoutExpired:
-        return False
-    return True
 
 
 @contextmanager

@@ -76,16 +76,26 @@ def recover(
                 continue
             segments += 1
             end = row["indexed_to"]
+            left = 0
             referred = referred_to(transactions, segment.segment_id)
             for record in segment.records(end):
-                if record.offset not in referred and index_again(
-                    transactions, committer, segment.segment_id, record, limits
-                ):
-                    indexed += 1
-                else:
+                if record.offset in referred:
                     known += 1
+                else:
+                    was_new = put_back(transactions, committer, segment.segment_id, record, limits)
+                    indexed += was_new is True
+                    known += was_new is False
+                    left += was_new is None
                 end = record.offset + record.length + len(record.crcs)
-            segment.cut(end)
+            if any(offset >= end for offset in referred):
+                # Not a torn tail: what the index refers to was synced, so a record before it has been damaged since.
+                log.error("segment_damaged segment_id=%d offset=%d", segment.segment_id, end)
+            else:
+                segment.cut(end)
+            if left:
+                # Sealed, it would be reclaimed once nothing refers to it: these bytes may be the only ones.
+                log.error("segment_left_unsealed segment_id=%d records=%d", segment.segment_id, left)
+                continue
             with transactions.unit(None) as unit:
                 unit.execute(SQL["seal_segment"], {"segment_id": segment.segment_id, "end": end})
     if segments:
@@ -103,19 +113,26 @@ def referred_to(transactions: Transactions, segment_id: int) -> set[int]:
 def index_again(
     transactions: Transactions, committer: Committer, segment_id: int, record: FoundRecord, limits: Limits
 ) -> bool:
-    """Put one record back into the index. False: it, or its first copy, was there already."""
+    """Put one record back into the index. False: it, or its first copy, was there already, or it cannot be."""
+    return put_back(transactions, committer, segment_id, record, limits) is True
+
+
+def put_back(
+    transactions: Transactions, committer: Committer, segment_id: int, record: FoundRecord, limits: Limits
+) -> bool | None:
+    """As :func:`index_again`, but None when the record cannot be indexed now: its bytes must stay."""
     header = record.header
     with transactions.unit(None) as unit:
         source = _source(unit.execute(SQL["establishment"], {"code": header.establishment_code}).fetchall(), header)
     if source is None:
         log.error("recovery_without_establishment segment_id=%d offset=%d", segment_id, record.offset)
-        return False
+        return None
     try:
         with record.view() as view:
             scanned = scan(view, header.transfer_syntax_uid, limits)
     except InvalidObject:  # it was whole when it was synced: a limit has been lowered since
         log.error("recovery_refused segment_id=%d offset=%d", segment_id, record.offset)
-        return False
+        return None
     result = committer.submit(
         Receipt(
             source,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import heapq
 import logging
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from negatoscope.archive import lookup
+import orjson
+
+from negatoscope.archive import lookup, manifest
 from negatoscope.archive.ports import PackStore, Transactions, Unit
+from negatoscope.errors import CorruptObject
 from negatoscope.queries import load_queries
 
 log = logging.getLogger(__name__)
@@ -39,19 +44,55 @@ def reclaim_packs(transactions: Transactions, packs: PackStore, grace_s: float) 
 def sweep_packs(transactions: Transactions, packs: PackStore, old_enough: Callable[[str], bool]) -> int:
     """Delete packs that never came into the index: their writer died between the file and the commit.
 
-    ``old_enough`` keeps the hands off packs that are just being written.
+    Only those whose every object the index holds elsewhere. An index that was lost, or came from a backup, knows
+    less than the store does: then a pack that it does not know may be the only copy, and it stays.
+    ``old_enough`` keeps the hands off packs that are just being written. Returns how many were deleted.
     """
-    swept, names = 0, (name for name in packs.names() if old_enough(name))
+    swept = kept = 0
+    names = (name for name in packs.names() if old_enough(name))
     while page := list(islice(names, 1000)):
         with transactions.unit(None) as unit:
             known = {row["name"] for row in unit.execute(SQL["known_packs"], {"names": page})}
         for name in page:
-            if name not in known:
+            if name in known:
+                continue
+            if _held_elsewhere(transactions, packs, name):
                 packs.delete(name)
                 swept += 1
+            else:
+                kept += 1
     if swept:
         log.warning("orphan_packs_swept packs=%d", swept)
+    if kept:
+        log.error("packs_not_in_the_index packs=%d kept: rebuild-index takes them back", kept)
     return swept
+
+
+def _held_elsewhere(transactions: Transactions, packs: PackStore, name: str) -> bool:
+    """Whether each object of the pack is in the index with the same bytes, so in another place."""
+    try:
+        footer = orjson.loads(gzip.decompress(packs.footer(name)))
+    except (CorruptObject, OSError, EOFError, zlib.error, orjson.JSONDecodeError):
+        return False  # nobody can say what is in it
+    with transactions.unit(None) as unit:
+        row = unit.execute(SQL["establishment_of"], {"code": footer["establishment"]}).fetchone()
+        return row is not None and all(
+            _holds(unit, row["establishment_id"], entry["sop_instance_uid"], bytes.fromhex(entry["received_sha256"]))
+            for entry in footer["instances"]
+        )
+
+
+def _holds(unit: Unit, establishment_id: int, sop_instance_uid: str, sha256: bytes) -> bool:
+    key = {"establishment_id": establishment_id, "sop_instance_uid": sop_instance_uid}
+    row = unit.execute(SQL["open_copy"], key).fetchone()
+    if row:
+        return bytes(row["sha256"]) == sha256
+    for series_id in lookup.candidate_series(unit, establishment_id, sop_instance_uid):
+        series = unit.execute(SQL["closed_copies"], {"series_id": series_id}).fetchone()
+        for record in manifest.decode(series["manifest"], series["pack_id"]) if series else ():
+            if record.sop_instance_uid == sop_instance_uid:
+                return sha256.startswith(record.sha256)
+    return False
 
 
 def fold_lookups(transactions: Transactions, fold_from: int = FOLD_FROM) -> int:

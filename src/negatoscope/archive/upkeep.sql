@@ -13,6 +13,16 @@ RETURNING name;
 -- known_packs --
 SELECT name FROM pack WHERE name = ANY (%(names)s);
 
+-- establishment_of --
+SELECT establishment_id FROM establishment WHERE code = %(code)s;
+
+-- open_copy --
+SELECT sha256 FROM instance
+WHERE establishment_id = %(establishment_id)s AND sop_instance_uid = %(sop_instance_uid)s;
+
+-- closed_copies --
+SELECT pack_id, manifest FROM series WHERE series_id = %(series_id)s AND pack_id IS NOT NULL;
+
 -- establishments_to_fold --
 SELECT establishment_id FROM closed_instance GROUP BY establishment_id HAVING count(*) >= %(fold_from)s;
 
