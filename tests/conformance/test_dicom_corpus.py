@@ -98,7 +98,9 @@ def test_the_scan_says_what_pydicom_says(step: int) -> None:
                     "sex": "PatientSex",
                 }.items()
             }
-        assert {name: getattr(ours, name) for name in text} == text, path
+        parents = ours.parents()
+        found = {name: getattr(ours if hasattr(ours, name) else parents, name) for name in text}
+        assert found == text, path
         assert (ours.rows, ours.columns) == (theirs.get("Rows"), theirs.get("Columns")), path
         scanned += 1
     assert scanned > 500 / step
@@ -166,7 +168,7 @@ def judge(data: bytes, syntax_uid: str) -> None:
         to_xml(shown)
         for path in paths[:3]:
             read_bulk(data, syntax_uid, path)
-        scan(data, syntax_uid)
+        scan(data, syntax_uid).parents()
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -179,6 +181,6 @@ def test_a_transfer_syntax_that_is_not_the_true_one_does_no_harm() -> None:
         for claimed in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"):
             if claimed != true and not transfer_syntax(true).deflated:
                 try:
-                    scan(data, claimed)
+                    scan(data, claimed).parents()
                 except InvalidObject:
                     continue

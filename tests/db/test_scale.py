@@ -12,7 +12,6 @@ from harness import World
 from benchmarks.generated import MEAN_INSTANCES, generate, identifier, size_of_lookup
 from benchmarks.measure import percentile
 from benchmarks.storage import INDEX_TABLES
-from negatoscope.archive.commit import SQL
 from negatoscope.archive.query import Query, find_studies
 from negatoscope.archive.query_worklist import worklist
 from negatoscope.dicom.matching import parse_match
@@ -66,8 +65,11 @@ def check(world: World, url: str, studies: int) -> None:
 
 def test_storing_reads_no_table_from_end_to_end_however_little_the_planner_knows(database_url: str) -> None:
     """A plan made while the tables were empty is kept by each connection while they grow."""
-    statement = SQL["insert_instances"].replace("%(receipts)s", "$1").replace("%(known_new)s", "$2")
     with psycopg.connect(database_url) as connection:
+        row = connection.execute("SELECT prosrc FROM pg_proc WHERE proname = 'store_instances'").fetchone()
+        assert row is not None
+        body = row[0].partition("RETURN QUERY")[2].partition(";")[0]
+        statement = body.replace("(receipts,", "($1::text,").replace("WHERE known_new", "WHERE $2::boolean")
         plan = connection.execute(f"EXPLAIN (GENERIC_PLAN) {statement}".encode()).fetchall()
     scans = [line for (line,) in plan if "Scan" in line]
     assert any("Index Scan using series_pkey" in line for line in scans)

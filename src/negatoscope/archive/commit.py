@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb, set_json_dumps
 from negatoscope.archive import manifest
 from negatoscope.archive.lookup import candidate_series, uid_hash
 from negatoscope.archive.ports import AuditTrail, Count, Transactions, Unit, uncounted
-from negatoscope.dicom.scan import Scanned
+from negatoscope.dicom.scan import Parents, Scanned
 from negatoscope.errors import InvalidObject, NegatoscopeError, Unavailable
 from negatoscope.model.event import AuditEvent, EventAction, EventKind, EventOutcome
 from negatoscope.model.source import Source
@@ -44,6 +44,14 @@ OTHER_STUDY = "series-of-another-study"
 FIRST_DAMAGED = "first-copy-damaged"
 
 
+SeriesKey = tuple[int, str, str, str]
+
+
+def series_key(source: Source, scanned: Scanned) -> SeriesKey:
+    """What must agree for two objects to share a series row without a second look."""
+    return (source.establishment_id, scanned.patient_identifier, scanned.study_uid, scanned.series_uid)
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """A complete object in a segment: durable, scanned, not yet in the index."""
@@ -56,12 +64,11 @@ class Receipt:
     offset: int
     length: int
     crcs: bytes
+    parents: Parents | None = None  # unless the committer knows the series
 
     @property
-    def series_key(self) -> tuple[int, str, str, str]:
-        """What must agree for two objects to share a series row without a second look."""
-        scanned = self.scanned
-        return (self.source.establishment_id, scanned.patient_identifier, scanned.study_uid, scanned.series_uid)
+    def series_key(self) -> SeriesKey:
+        return series_key(self.source, self.scanned)
 
     def result(self, outcome: Outcome, reason: str = "") -> StoreResult:
         scanned = self.scanned
@@ -88,7 +95,7 @@ class _Batch:
     """What one transaction did; published (cache, hooks) only once it is committed."""
 
     results: dict[int, StoreResult] = field(default_factory=dict)  # by position in the batch
-    series: dict[tuple[int, str, str, str], int] = field(default_factory=dict)
+    series: dict[SeriesKey, int] = field(default_factory=dict)
     events: list[AuditEvent] = field(default_factory=list)
 
 
@@ -104,7 +111,11 @@ class Committer:
         self._transactions, self._audit, self._count = transactions, audit, count
         self._waiting: list[_Ticket] = []
         self._mutex, self._leading = threading.Lock(), threading.Lock()
-        self._known: OrderedDict[tuple[int, str, str, str], int] = OrderedDict()
+        self._known: OrderedDict[SeriesKey, int] = OrderedDict()
+
+    def knows(self, key: SeriesKey) -> bool:
+        """Whether the parents of a receipt are not needed: an object of this series has been committed."""
+        return key in self._known
 
     def submit(self, receipt: Receipt) -> StoreResult:
         """Block until the receipt's rows are committed.
@@ -169,10 +180,7 @@ class Committer:
         establishments = sorted({receipt.source.establishment_id for receipt in receipts})
         try:
             with self._transactions.statements(establishments) as unit:
-                with unit.pipeline():  # without BEGIN: one transaction, which ends with the pipeline
-                    unit.execute(SQL["lock_establishments"], {"establishment_ids": establishments})
-                    cursor = _insert(unit, receipts, series_ids)
-                places = {(row["segment_id"], row["segment_offset"]) for row in cursor}
+                places = _insert(unit, receipts, series_ids)
         except Unavailable as error:
             for ticket in tickets:
                 ticket.error = error
@@ -213,7 +221,7 @@ class Committer:
         with self._transactions.unit(establishments) as unit:
             unit.execute(SQL["lock_establishments"], {"establishment_ids": establishments})
             series_ids = self._resolve(unit, receipts, batch)
-            places = {(row["segment_id"], row["segment_offset"]) for row in _insert(unit, receipts, series_ids)}
+            places = _insert(unit, receipts, series_ids)
             for i, receipt in enumerate(receipts):
                 if i in batch.results:
                     continue
@@ -243,7 +251,7 @@ class Committer:
         """The UID is held already, or its hash collides with a closed one."""
         held = _held(unit, receipt)
         if held is None:  # only the hash was known: insert without that question
-            if _insert(unit, [receipt], {0: series_id}, known_new=True).fetchall():
+            if _insert(unit, [receipt], {0: series_id}, known_new=True):
                 return receipt.result(Outcome.CREATED)
             held = _held(unit, receipt)
             assert held is not None
@@ -289,19 +297,20 @@ class Committer:
 def _series_of(unit: Unit, receipt: Receipt, batch: _Batch) -> int | str:
     """The series_id, or the reason why the receipt cannot belong to the series it names."""
     scanned, source = receipt.scanned, receipt.source
+    parents = receipt.parents or scanned.parents()
     study = {
         "establishment_id": source.establishment_id,
         "study_uid": scanned.study_uid,
-        "study_date": scanned.study_date,
-        "study_time": scanned.study_time,
-        "accession_number": scanned.accession_number,
-        "attributes": Jsonb(scanned.study_attributes),
+        "study_date": parents.study_date,
+        "study_time": parents.study_time,
+        "accession_number": parents.accession_number,
+        "attributes": Jsonb(parents.study_attributes),
         "authority_oid": source.authority_oid,
         "identifier": scanned.patient_identifier,
         "nameless_study_uid": "" if scanned.patient_identifier else scanned.study_uid,
-        "name": scanned.patient_name,
-        "birth_date": scanned.birth_date,
-        "sex": scanned.sex,
+        "name": parents.patient_name,
+        "birth_date": parents.birth_date,
+        "sex": parents.sex,
     }
     held_study = unit.execute(SQL["study"], study).fetchone()
     if held_study is None:
@@ -315,9 +324,9 @@ def _series_of(unit: Unit, receipt: Receipt, batch: _Batch) -> int | str:
         "study_id": held_study["study_id"],
         "establishment_id": source.establishment_id,
         "series_uid": scanned.series_uid,
-        "modality": scanned.modality,
-        "series_number": scanned.series_number,
-        "attributes": Jsonb(scanned.series_attributes),
+        "modality": parents.modality,
+        "series_number": parents.series_number,
+        "attributes": Jsonb(parents.series_attributes),
     }
     if unit.execute(SQL["insert_series"], series).fetchone():
         unit.execute(SQL["count_series"], series)
@@ -333,33 +342,41 @@ def _series_of(unit: Unit, receipt: Receipt, batch: _Batch) -> int | str:
 
 def _insert(
     unit: Unit, receipts: Sequence[Receipt], series_ids: dict[int, int], *, known_new: bool = False
-) -> psycopg.Cursor[DictRow]:
-    """Insert what is new and count it. The rows are the places (segment, offset) of what was inserted."""
-    # One text a row: dumping an array a column takes twice as long as all the rest here.
-    rows = [
+) -> set[tuple[int, int]]:
+    """Insert what is new and count it. Returns the places (segment, offset) of what was inserted."""
+    chosen = [(receipts[i], series_id) for i, series_id in series_ids.items()]
+    cursor = unit.execute(
+        SQL["store_instances"],
         {
-            "establishment_id": receipt.source.establishment_id,
-            "sop_instance_uid": receipt.scanned.sop_instance_uid,
-            "uid_hash": uid_hash(receipt.scanned.sop_instance_uid),
-            "series_id": series_id,
-            "sop_class_uid": receipt.scanned.sop_class_uid,
-            "transfer_syntax_uid": receipt.transfer_syntax_uid,
-            "instance_number": receipt.scanned.instance_number,
-            "rows": receipt.scanned.rows,
-            "columns": receipt.scanned.columns,
-            "number_of_frames": receipt.scanned.number_of_frames,
-            "sha256": receipt.sha256.hex(),
-            "segment_id": receipt.segment_id,
-            "segment_offset": receipt.offset,
-            "length": receipt.length,
-            "crcs": receipt.crcs.hex(),
-            "actor_id": receipt.source.actor_id,
-        }
-        for receipt, series_id in ((receipts[i], series_id) for i, series_id in series_ids.items())
-    ]
-    return unit.execute(
-        SQL["insert_instances"], {"known_new": known_new, "receipts": [orjson.dumps(row).decode() for row in rows]}
+            "establishments": ",".join(sorted({str(receipt.source.establishment_id) for receipt, _ in chosen})),
+            # One text: dumping an array takes psycopg longer than all the rest here.
+            "receipts": b"\n".join(orjson.dumps(_row(receipt, series_id)) for receipt, series_id in chosen).decode(),
+            "known_new": known_new,
+        },
     )
+    return {(row["segment_id"], row["segment_offset"]) for row in cursor}
+
+
+def _row(receipt: Receipt, series_id: int) -> dict[str, object]:
+    scanned = receipt.scanned
+    return {
+        "establishment_id": receipt.source.establishment_id,
+        "sop_instance_uid": scanned.sop_instance_uid,
+        "uid_hash": uid_hash(scanned.sop_instance_uid),
+        "series_id": series_id,
+        "sop_class_uid": scanned.sop_class_uid,
+        "transfer_syntax_uid": receipt.transfer_syntax_uid,
+        "instance_number": scanned.instance_number,
+        "rows": scanned.rows,
+        "columns": scanned.columns,
+        "number_of_frames": scanned.number_of_frames,
+        "sha256": receipt.sha256.hex(),
+        "segment_id": receipt.segment_id,
+        "segment_offset": receipt.offset,
+        "length": receipt.length,
+        "crcs": receipt.crcs.hex(),
+        "actor_id": receipt.source.actor_id,
+    }
 
 
 def _held(unit: Unit, receipt: Receipt) -> tuple[int, bytes] | None:

@@ -152,20 +152,21 @@ def _insert_series(
     records = _records(footer, pack_id)
     first = min(footer["instances"], key=lambda entry: entry["received_at"])
     scanned = _scan(containers, next(r for r in records if r.sop_instance_uid == first["sop_instance_uid"]), limits)
+    parents = scanned.parents()
     establishment_id = _establishment(unit, footer["establishment"], footer["authority_oid"])
     study = {
         "establishment_id": establishment_id,
         "study_uid": footer["study_uid"],
-        "study_date": scanned.study_date,
-        "study_time": scanned.study_time,
-        "accession_number": scanned.accession_number,
-        "attributes": Jsonb(scanned.study_attributes),
+        "study_date": parents.study_date,
+        "study_time": parents.study_time,
+        "accession_number": parents.accession_number,
+        "attributes": Jsonb(parents.study_attributes),
         "authority_oid": footer["authority_oid"],
         "identifier": scanned.patient_identifier,
         "nameless_study_uid": "" if scanned.patient_identifier else footer["study_uid"],
-        "name": scanned.patient_name,
-        "birth_date": scanned.birth_date,
-        "sex": scanned.sex,
+        "name": parents.patient_name,
+        "birth_date": parents.birth_date,
+        "sex": parents.sex,
     }
     unit.execute(STORE_SQL["insert_patient"], study)
     unit.execute(STORE_SQL["insert_study"], study)
@@ -175,9 +176,9 @@ def _insert_series(
         "study_id": held["study_id"],
         "establishment_id": establishment_id,
         "series_uid": footer["series_uid"],
-        "modality": scanned.modality,
-        "series_number": scanned.series_number,
-        "attributes": Jsonb(scanned.series_attributes),
+        "modality": parents.modality,
+        "series_number": parents.series_number,
+        "attributes": Jsonb(parents.series_attributes),
         "pack_id": pack_id,
         "manifest": manifest.encode(records),
         "instances": len(records),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from negatoscope.archive.commit import Committer, Receipt
+from negatoscope.archive.commit import Committer, Receipt, series_key
 from negatoscope.archive.ports import Buffer, Count, Record, RecordHeader, SegmentEnds, uncounted
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
 from negatoscope.dicom.scan import Scanned, scan
@@ -107,6 +107,8 @@ class StoreReception:
         with record.view() as view:
             scanned = scan(view, announced.transfer_syntax_uid, self._limits)
         _check(announced, scanned)
+        known = self._committer.knows(series_key(source, scanned))
+        parents = None if known else scanned.parents()  # now: what they refuse must be refused before the sync
         sha256, crcs = record.digest()
         record.finish(
             RecordHeader(
@@ -134,6 +136,7 @@ class StoreReception:
             record.offset,
             record.length,
             crcs,
+            parents,
         )
 
 

@@ -6,7 +6,7 @@ it gives up and the general walk decides, so the two never disagree on what is r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from negatoscope.dicom.fast_walk import Found, Unusual, find_fast, swapped
@@ -19,18 +19,27 @@ from negatoscope.dicom.values import JSONValue, character_sets, element_json, in
 from negatoscope.dicom.walk import Buffer, walk
 from negatoscope.errors import MismatchedObject
 
-__all__ = ["INSTANCE_LEVEL", "SERIES_LEVEL", "STUDY_LEVEL", "PixelData", "Scanned", "scan"]
+__all__ = ["INSTANCE_LEVEL", "SERIES_LEVEL", "STUDY_LEVEL", "Parents", "Scanned", "scan"]
 
+_PATIENT_ID, _SERIES_NUMBER = 0x00100020, 0x00200011
 INDEXED_VALUE = 64 * KIB  # bytes; a longer attribute is not copied to the index
 
 
 @dataclass(frozen=True, slots=True)
-class PixelData:
-    """Where Pixel Data (7FE0,0010) lies in the data set, inflated if it was deflated."""
+class Parents:
+    """What an instance tells of its patient, study and series. Text is "" and numbers ``None`` where absent."""
 
-    offset: int  # of the value; of the first item's header if ``length`` is undefined
-    length: int  # declared, bytes; ``UNDEFINED_LENGTH``: encapsulated
-    vr: str
+    issuer: str  # Issuer of Patient ID
+    patient_name: str  # decoded, component groups joined by "="
+    birth_date: str  # YYYYMMDD as sent
+    sex: str
+    study_date: str
+    study_time: str
+    accession_number: str
+    modality: str
+    series_number: int | None
+    study_attributes: dict[str, Any]  # DICOM JSON of STUDY_LEVEL
+    series_attributes: dict[str, Any]  # DICOM JSON of SERIES_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,36 +51,20 @@ class Scanned:
     study_uid: str
     series_uid: str
     patient_identifier: str  # Patient ID
-    issuer: str  # Issuer of Patient ID
-    patient_name: str  # decoded, component groups joined by "="
-    birth_date: str  # YYYYMMDD as sent
-    sex: str
-    study_date: str
-    study_time: str
-    accession_number: str
-    modality: str
-    series_number: int | None
     instance_number: int | None
     rows: int | None
     columns: int | None
     number_of_frames: int | None
-    samples_per_pixel: int | None
-    photometric_interpretation: str
-    bits_allocated: int | None
-    bits_stored: int | None
-    high_bit: int | None
-    pixel_representation: int | None
-    planar_configuration: int | None
-    pixel_data: PixelData | None
-    study_attributes: dict[str, Any]  # DICOM JSON of STUDY_LEVEL
-    series_attributes: dict[str, Any]  # DICOM JSON of SERIES_LEVEL
+    higher: HigherLevels = field(repr=False, compare=False)
+
+    def parents(self) -> Parents:
+        """Read at need: of a thousand slices, one makes the rows of its study and series."""
+        return self.higher.parents()
 
 
-_OTHERS = (
-    *(0x00080016, 0x00080018, 0x00200013, 0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010),
-    *(0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103, PIXEL_DATA),
-)
-_WANTED = frozenset(STUDY_LEVEL + SERIES_LEVEL + _OTHERS)
+_OTHERS = (0x00080016, 0x00080018, 0x00200013, 0x00280008, 0x00280010, 0x00280011)
+_HIGHER = STUDY_LEVEL + SERIES_LEVEL
+_WANTED = frozenset(_HIGHER + _OTHERS)
 _KEYS = {tag: f"{tag:08X}" for tag in _WANTED}
 _FAST_WANTED = {swapped(tag): tag for tag in _WANTED}
 
@@ -132,38 +125,27 @@ class _Reader:
         self._sets = character_sets(self._raw(SPECIFIC_CHARACTER_SET))
 
     def scanned(self) -> Scanned:
-        study, series = self._attributes(STUDY_LEVEL), self._attributes(SERIES_LEVEL)
-        pixels = self._found.get(PIXEL_DATA)
         return Scanned(
             sop_class_uid=self._uid(0x00080016, "SOP Class UID"),
             sop_instance_uid=self._uid(0x00080018, "SOP Instance UID"),
             study_uid=self._uid(0x0020000D, "Study Instance UID"),
             series_uid=self._uid(0x0020000E, "Series Instance UID"),
-            patient_identifier=_first(study, "00100020"),
-            issuer=_first(study, "00100021"),
-            patient_name=_first_name(study, "00100010"),
-            birth_date=_first(study, "00100030"),
-            sex=_first(study, "00100040"),
-            study_date=_first(study, "00080020"),
-            study_time=_first(study, "00080030"),
-            accession_number=_first(study, "00080050"),
-            modality=_first(series, "00080060"),
-            series_number=integer(self._raw(0x00200011)),
+            patient_identifier=self._patient_identifier(),
             instance_number=integer(self._raw(0x00200013)),
             rows=self._short(0x00280010),
             columns=self._short(0x00280011),
             number_of_frames=integer(self._raw(0x00280008)),
-            samples_per_pixel=self._short(0x00280002),
-            photometric_interpretation=text(self._raw(0x00280004)),
-            bits_allocated=self._short(0x00280100),
-            bits_stored=self._short(0x00280101),
-            high_bit=self._short(0x00280102),
-            pixel_representation=self._short(0x00280103),
-            planar_configuration=self._short(0x00280006),
-            pixel_data=PixelData(pixels[1], pixels[2], pixels[0]) if pixels else None,
-            study_attributes=study,
-            series_attributes=series,
+            higher=self._higher(),
         )
+
+    def _patient_identifier(self) -> str:
+        place = self._found.get(_PATIENT_ID)
+        if place is None or place[2] > INDEXED_VALUE:
+            return ""
+        vr = "LO" if place[0] == "UN" else place[0]
+        if vr == "SQ":
+            return ""
+        return _first(element_json(vr, self._raw(_PATIENT_ID), self._sets, place[3]))
 
     def _raw(self, tag: int) -> bytes:
         """The value; empty where absent, a sequence, or too long to be indexed."""
@@ -188,35 +170,70 @@ class _Reader:
         vr, _, _, little_endian = self._found[tag]
         return int.from_bytes(raw[:2], "little" if little_endian or vr == "UN" else "big")
 
+    def _higher(self) -> HigherLevels:
+        """Copies: the data set is a view that is gone when they are read."""
+        found, data = self._found, self._data
+        elements = {
+            tag: (place[0], bytes(data[place[1] : place[1] + place[2]]), place[3])
+            for tag in _HIGHER
+            if (place := found.get(tag)) is not None and place[2] <= INDEXED_VALUE
+        }
+        return HigherLevels(elements, self._sets, self._syntax, self._limits)
+
+
+@dataclass(frozen=True, slots=True)
+class HigherLevels:
+    """Elements of patient, study and series as received: tag to VR, value (a sequence whole), little endian."""
+
+    elements: dict[int, tuple[str, bytes, bool]]
+    sets: tuple[str, ...]
+    syntax: TransferSyntax
+    limits: Limits
+
+    def parents(self) -> Parents:
+        study, series = self._attributes(STUDY_LEVEL), self._attributes(SERIES_LEVEL)
+        number = self.elements.get(_SERIES_NUMBER)
+        return Parents(
+            issuer=_first(study.get("00100021")),
+            patient_name=_first_name(study.get("00100010")),
+            birth_date=_first(study.get("00100030")),
+            sex=_first(study.get("00100040")),
+            study_date=_first(study.get("00080020")),
+            study_time=_first(study.get("00080030")),
+            accession_number=_first(study.get("00080050")),
+            modality=_first(series.get("00080060")),
+            series_number=integer(number[1]) if number and number[0] != "SQ" else None,
+            study_attributes=study,
+            series_attributes=series,
+        )
+
     def _attributes(self, tags: tuple[int, ...]) -> dict[str, JSONValue]:
         attributes: dict[str, JSONValue] = {}
-        found, data, sets = self._found, self._data, self._sets
         for tag in tags:
-            place = found.get(tag)
-            if place is None or place[2] > INDEXED_VALUE:
+            element = self.elements.get(tag)
+            if element is None:
                 continue
-            vr, offset, length, little_endian = place
+            vr, raw, little_endian = element
             if vr == "UN":  # written by who did not know better
                 vr, little_endian = known_vr(tag), True
             key = _KEYS[tag]
             if vr == "SQ":
-                view = memoryview(data)[offset : offset + length]
-                attributes |= walked_json(view, self._syntax, None, limits=self._limits, sets=sets)
+                attributes |= walked_json(memoryview(raw), self.syntax, None, limits=self.limits, sets=self.sets)
             elif tag == SPECIFIC_CHARACTER_SET:
                 attributes[key] = {"vr": "CS", "Value": ["ISO_IR 192"]}
             else:
-                attributes[key] = element_json(vr, bytes(data[offset : offset + length]), sets, little_endian)
+                attributes[key] = element_json(vr, raw, self.sets, little_endian)
         return attributes
 
 
-def _first(attributes: dict[str, JSONValue], key: str) -> str:
+def _first(attribute: JSONValue) -> str:
     """The first value as text, "" if there is none."""
-    values = attributes.get(key, {}).get("Value")
+    values = attribute.get("Value") if attribute else None
     return str(values[0]) if values and values[0] is not None else ""
 
 
-def _first_name(attributes: dict[str, JSONValue], key: str) -> str:
-    values = attributes.get(key, {}).get("Value")
+def _first_name(attribute: JSONValue) -> str:
+    values = attribute.get("Value") if attribute else None
     if not values or not isinstance(values[0], dict):
         return ""
     groups = [values[0].get(name, "") for name in ("Alphabetic", "Ideographic", "Phonetic")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 Count = Callable[[str, float], None]
 UNRECOGNIZED_OPERATION = 0x0211
 PROCESSING_FAILURE = 0x0110
-LONGEST_UID = 64
+_UID = re.compile(r"[0-9.]{1,64}", re.ASCII)  # whether it is a proper one is the archive's to say
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _announced(command: Command, context: tuple[str, str]) -> Announced:
     sop_class = command.text(Element.AFFECTED_SOP_CLASS_UID)
     sop_instance = command.text(Element.AFFECTED_SOP_INSTANCE_UID)
     for name, uid in (("class", sop_class), ("instance", sop_instance)):
-        if not 1 <= len(uid) <= LONGEST_UID or set(uid) - set("0123456789."):
+        if not _UID.fullmatch(uid):
             raise MismatchedObject(f"Affected SOP {name} UID is missing or malformed")
     if sop_class != abstract_syntax:
         raise UnsupportedSOPClass("Affected SOP class is not the one of its presentation context")

@@ -16,7 +16,7 @@ from negatoscope.dicom import fast_walk, uid
 from negatoscope.dicom.fast_walk import Unusual, find_fast, swapped
 from negatoscope.dicom.levels import INSTANCE_LEVEL, SERIES_LEVEL, STUDY_LEVEL
 from negatoscope.dicom.limits import DEFAULT_LIMITS, KIB
-from negatoscope.dicom.scan import PixelData, Scanned, find, find_by_walk, scan
+from negatoscope.dicom.scan import Parents, Scanned, find, find_by_walk, scan
 from negatoscope.dicom.tags import PIXEL_DATA, UNDEFINED_LENGTH, vr_of
 from negatoscope.errors import InvalidObject, LimitExceeded, MismatchedObject, SequenceTooDeep, TruncatedObject
 from unit.dicom.samples import (
@@ -73,6 +73,13 @@ def test_a_ct_slice_is_read_alike_in_every_encoding(syntax: uid.TransferSyntax) 
         study_uid="1.2.4",
         series_uid="1.2.5",
         patient_identifier="0042",
+        instance_number=17,
+        rows=512,
+        columns=256,
+        number_of_frames=2,
+        higher=scanned.higher,
+    )
+    assert scanned.parents() == Parents(
         issuer="CHU A",
         patient_name="Léo^Zoë=é",
         birth_date="19700101",
@@ -82,18 +89,6 @@ def test_a_ct_slice_is_read_alike_in_every_encoding(syntax: uid.TransferSyntax) 
         accession_number="A-17",
         modality="CT",
         series_number=3,
-        instance_number=17,
-        rows=512,
-        columns=256,
-        number_of_frames=2,
-        samples_per_pixel=1,
-        photometric_interpretation="MONOCHROME2",
-        bits_allocated=16,
-        bits_stored=12,
-        high_bit=11,
-        pixel_representation=1,
-        planar_configuration=0,
-        pixel_data=PixelData(len(data) - 64, 64, "OW"),
         study_attributes={
             "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
             "00080020": {"vr": "DA", "Value": ["20260131"]},
@@ -117,9 +112,10 @@ def test_a_ct_slice_is_read_alike_in_every_encoding(syntax: uid.TransferSyntax) 
 
 def test_what_is_absent_is_empty() -> None:
     scanned = scan(instance(), EXPLICIT.uid)
-    assert (scanned.patient_name, scanned.patient_identifier, scanned.modality) == ("", "", "")
-    assert (scanned.rows, scanned.instance_number, scanned.pixel_data) == (None, None, None)
-    assert scanned.series_attributes == {"0020000E": {"vr": "UI", "Value": ["1.2.5"]}}
+    parents = scanned.parents()
+    assert (parents.patient_name, scanned.patient_identifier, parents.modality) == ("", "", "")
+    assert (scanned.rows, scanned.instance_number, parents.series_number) == (None, None, None)
+    assert parents.series_attributes == {"0020000E": {"vr": "UI", "Value": ["1.2.5"]}}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +125,8 @@ def test_what_is_absent_is_empty() -> None:
 )  # fmt: skip
 def test_malformed_optional_attributes_lose_no_image(tag: int, vr: str, value: bytes) -> None:
     scanned = scan(instance({tag: (vr, value)}), EXPLICIT.uid)
-    assert (scanned.rows, scanned.instance_number, scanned.patient_name, scanned.accession_number) == (
+    parents = scanned.parents()
+    assert (scanned.rows, scanned.instance_number, parents.patient_name, parents.accession_number) == (
         None,
         None,
         "",
@@ -138,7 +135,7 @@ def test_malformed_optional_attributes_lose_no_image(tag: int, vr: str, value: b
 
 
 def test_a_name_in_the_wrong_representation_is_no_name() -> None:
-    assert scan(instance({0x00100010: ("LO", b"A^B ")}), EXPLICIT.uid).patient_name == ""
+    assert scan(instance({0x00100010: ("LO", b"A^B ")}), EXPLICIT.uid).parents().patient_name == ""
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, BIG], ids=["explicit", "big"])
@@ -146,7 +143,7 @@ def test_attributes_written_as_unknown_are_read_by_the_dictionary(syntax: uid.Tr
     data = instance({0x00100020: ("UN", b"0042"), 0x00280010: ("UN", b"\0\2"), 0x0020000E: ("UN", b"1.2.5\0")}, syntax)
     scanned = scan(data, syntax.uid)
     assert (scanned.patient_identifier, scanned.rows, scanned.series_uid) == ("0042", 512, "1.2.5")
-    assert scanned.study_attributes["00100020"] == {"vr": "LO", "Value": ["0042"]}
+    assert scanned.parents().study_attributes["00100020"] == {"vr": "LO", "Value": ["0042"]}
 
 
 @pytest.mark.parametrize("tag", UIDS)
@@ -179,18 +176,18 @@ def test_sequences_of_the_index_keep_their_items_and_character_set(syntax: uid.T
         "vr": "SQ",
         "Value": [{"00321060": {"vr": "LO", "Value": ["Crâne"]}, "00321064": {"vr": "SQ", "Value": [{}]}}],
     }
-    assert scan(data, syntax.uid).series_attributes["00400275"] == expected
+    assert scan(data, syntax.uid).parents().series_attributes["00400275"] == expected
 
 
 def test_a_sequence_at_the_very_end_is_kept_too() -> None:
     data = instance(syntax=BIG) + sequence(0x00400275, [], syntax=BIG)
-    assert scan(data, BIG.uid).series_attributes["00400275"] == {"vr": "SQ"}
+    assert scan(data, BIG.uid).parents().series_attributes["00400275"] == {"vr": "SQ"}
 
 
 @pytest.mark.parametrize(("length", "kept"), [(64 * KIB - 2, True), (64 * KIB, True), (64 * KIB + 2, False)])
 def test_a_value_over_64_kib_stays_out_of_the_index(length: int, kept: bool) -> None:
     data = instance({0x00104000: ("LT", b"x" * length)}, IMPLICIT)
-    assert ("00104000" in scan(data, IMPLICIT.uid).study_attributes) is kept
+    assert ("00104000" in scan(data, IMPLICIT.uid).parents().study_attributes) is kept
 
 
 def test_of_an_element_sent_twice_the_first_counts() -> None:
@@ -199,16 +196,19 @@ def test_of_an_element_sent_twice_the_first_counts() -> None:
         assert scan(data + b"\0", EXPLICIT.uid).patient_identifier == "A"  # by the walk
 
 
-def test_encapsulated_pixel_data_is_located_by_its_first_item() -> None:
-    data = instance()
+def test_encapsulated_pixel_data_is_passed_over() -> None:
+    data, after = instance(), element(0xFFFCFFFC, "OB", b"padding.")
     pixels = element(PIXEL_DATA, "OB", item(b"") + item(b"JPEG"), length=UNDEFINED_LENGTH) + SEQUENCE_END
-    assert scan(data + pixels, JPEG.uid).pixel_data == PixelData(len(data) + 12, UNDEFINED_LENGTH, "OB")
+    assert scan(data + pixels + after, JPEG.uid) == scan(data, JPEG.uid)
+    with pytest.raises(InvalidObject):
+        scan(data + pixels[:-9] + after, JPEG.uid)
 
 
 def test_a_deflated_data_set_is_inflated_within_bounds() -> None:
     deflater = zlib.compressobj(wbits=-15)
     deflated = deflater.compress(ct(EXPLICIT)) + deflater.flush()
     assert scan(deflated, uid.DEFLATED_LITTLE_ENDIAN) == scan(ct(EXPLICIT), EXPLICIT.uid)
+    assert scan(deflated, uid.DEFLATED_LITTLE_ENDIAN).parents() == scan(ct(EXPLICIT), EXPLICIT.uid).parents()
     with pytest.raises(LimitExceeded):
         scan(deflated, uid.DEFLATED_LITTLE_ENDIAN, replace(DEFAULT_LIMITS, inflated=100))
 
@@ -220,7 +220,7 @@ def test_pixel_bytes_are_not_touched() -> None:
         file.write(head)
         file.truncate(len(head) + (1 << 30))
         with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-            assert scan(mapped, EXPLICIT.uid).pixel_data == PixelData(len(head), 1 << 30, "OW")
+            assert scan(mapped, EXPLICIT.uid).series_uid == "1.2.5"
             with memoryview(mapped) as view:
                 assert scan(view, EXPLICIT.uid).study_uid == "1.2.4"
         file.seek(len(head) + (1 << 29))
@@ -366,9 +366,10 @@ def test_mutants_are_scanned_or_refused_and_what_is_scanned_can_be_kept(
         scanned = scan(raw, syntax.uid)
     except InvalidObject:
         return
-    kept = orjson.dumps([scanned.study_attributes, scanned.series_attributes])
+    parents = scanned.parents()
+    kept = orjson.dumps([parents.study_attributes, parents.series_attributes])
     assert b"\\u0000" not in kept  # PostgreSQL has no NUL in text
-    assert "\0" not in scanned.patient_name + scanned.patient_identifier + scanned.accession_number
+    assert "\0" not in parents.patient_name + scanned.patient_identifier + parents.accession_number
 
 
 def test_the_fast_path_is_the_one_taken(monkeypatch: pytest.MonkeyPatch) -> None:
