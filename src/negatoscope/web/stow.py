@@ -39,7 +39,7 @@ from negatoscope.web.stow_answer import Stored, answer_of
 from negatoscope.web.stow_metadata import MetadataParts
 from negatoscope.wire.multipart import Event, MultipartReader, PartBegan, PartData, PartEnded, parse_content_type
 
-COMMITS_AT_ONCE = 4  # of one request
+COMMITS_AT_ONCE = 8  # of one request
 READ_BYTES = 256 << 10  # by a thread at once: small enough to stay in the processor's cache
 TURN_BYTES = 4 << 20  # that a thread reads before other work has its turn
 CROWDED_S = 0.05  # that a thread waits for a commit; a slow one is waited for without a thread
