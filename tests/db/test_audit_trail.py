@@ -172,6 +172,32 @@ def test_a_disclosure_is_committed_before_it_returns_and_covers_the_window(
     assert len(recorded(world.database)) == 3
 
 
+def test_only_a_committed_event_within_its_window_covers(database: Database, world: World, clock: Clock) -> None:
+    faulty = Faulty(database)
+    scope = world.scope("A")
+    asked = (scope, Disclosure.VIEW, ["2.25.7"])
+
+    def fail() -> None:
+        raise Unavailable("no database")
+
+    with Trail(faulty, window_s=300.0, monotonic=clock, on_death=Deaths()) as trail:
+        assert not trail.is_covered(*asked)
+        faulty.fault = fail
+        with pytest.raises(Unavailable):
+            trail.disclose(*asked, "dicomweb", "192.0.2.1")
+        assert not trail.is_covered(*asked)
+        faulty.fault = lambda: None
+        trail.disclose(*asked, "dicomweb", "192.0.2.1")
+        assert trail.is_covered(*asked)
+        assert not trail.is_covered(scope, Disclosure.VIEW, ["2.25.7", "2.25.8"])
+        assert not trail.is_covered(scope, Disclosure.TRANSFER, ["2.25.7"])
+        assert not trail.is_covered(replace(scope, actor=replace(scope.actor, session="other")), *asked[1:])
+        clock.now += 299.9
+        assert trail.is_covered(*asked)
+        clock.now += 0.1
+        assert not trail.is_covered(*asked)
+
+
 def test_another_actor_session_action_purpose_or_study_has_an_event_of_its_own(world: World, trail: Trail) -> None:
     scope = world.scope("A")
     trail.disclose(scope, Disclosure.VIEW, ["2.25.1"], "page", "")

@@ -350,6 +350,15 @@ def test_a_reader_that_takes_nothing_is_cut_off(web: WebBench, quick: int) -> No
     assert received < len(LARGE), "the connection was cut before the announced length"
 
 
+def test_pipelined_requests_are_answered_whole_and_in_order(web: WebBench, patient: int) -> None:
+    last = request(web, INSTANCE).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    client = connect(patient, receive_buffer=1 << 16)
+    client.sendall(request(web, INSTANCE) * 2 + last)
+    received = everything(client)
+    assert received.count(synthetic(pixels=LARGE)) == 3
+    assert received.count(b"HTTP/1.1 200 OK") == 3
+
+
 def test_a_slow_reader_gets_every_byte(web: WebBench, patient: int) -> None:
     client = connect(patient, receive_buffer=4096)
     client.sendall(request(web, INSTANCE).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
