@@ -17,7 +17,8 @@ from negatoscope.archive.upkeep import reclaim_segments
 from negatoscope.dicom.uid import EXPLICIT_LITTLE_ENDIAN as EXPLICIT
 from negatoscope.model.stored import Outcome
 from reliability.doors import DicomDoor, Reader, new_object
-from system import prepare, system
+from reliability.traffic import Sent
+from system import System, prepare, system
 
 pytestmark = pytest.mark.slow
 DAY_S = 86_400
@@ -78,10 +79,7 @@ def test_a_record_damaged_before_a_crash_does_not_take_those_after_it_along() ->
             assert door.send(sent)
         door.close()
         built.kill_all()
-        [segment] = (built.data / "segments").glob("*.seg")
-        content = bytearray(segment.read_bytes())
-        content[content.index(objects[1].data) + 10_000] ^= 1
-        segment.write_bytes(content)
+        damage(built, objects[1])
         built.start()
         reader = Reader(built, token)
         assert [reader.state(objects[0]), reader.state(objects[2])] == ["whole", "whole"]
@@ -106,3 +104,31 @@ def test_what_cannot_be_indexed_yet_stays_until_it_can(archive: ArchiveBench, tm
     assert again.recover().indexed == 1
     assert again.keep(synthetic(), EXPLICIT).outcome is Outcome.ALREADY_STORED
     again.segments.close()
+
+
+@pytest.mark.xfail(strict=True, reason="storage.segments: records() ends at a damaged record")
+def test_an_index_made_anew_knows_what_lies_behind_a_damaged_record() -> None:
+    with system(NEGATOSCOPE_QUIET_S="3600") as built:
+        built.start()
+        door = DicomDoor(built)
+        door.open()
+        objects = [new_object(1, which) for which in range(3)]
+        for sent in objects:
+            assert door.send(sent)
+        door.close()
+        built.stop()
+        damage(built, objects[1])
+        shutil.rmtree(built.data / "postgres")
+        built.run("rebuild-index", check=False)
+        built.run("user", "add", "reader", "--role", "radiologist", "--establishment", "HX")
+        built.start()
+        reader = Reader(built, built.token("reader"))
+        assert [reader.state(objects[0]), reader.state(objects[2])] == ["whole", "whole"]
+
+
+def damage(built: System, sent: Sent) -> None:
+    """Flip one bit of an object in the only segment."""
+    [segment] = (built.data / "segments").glob("*.seg")
+    content = bytearray(segment.read_bytes())
+    content[content.index(sent.data) + 10_000] ^= 1
+    segment.write_bytes(content)
