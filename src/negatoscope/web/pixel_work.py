@@ -12,6 +12,7 @@ from typing import Protocol
 from negatoscope.dicom.pixels import render, transcode
 from negatoscope.dicom.pixels.header import Buffer
 from negatoscope.dicom.pixels.render import RenderOptions
+from negatoscope.dicom.pixels.source import Source
 
 Extents = Sequence[tuple[int, int]] | None
 
@@ -19,21 +20,12 @@ Extents = Sequence[tuple[int, int]] | None
 class PixelWork(Protocol):
     """Blocking, thread-safe. ``data`` is one plain data set; frames count from 0."""
 
-    def render(
-        self, data: Buffer, transfer_syntax_uid: str, frame: int, options: RenderOptions, *, extents: Extents = None
-    ) -> bytes:
+    def render(self, data: Buffer | Source, transfer_syntax_uid: str, frame: int, options: RenderOptions) -> bytes:
         """See ``dicom.pixels.render.render``."""
         ...
 
     def thumbnail(
-        self,
-        data: Buffer,
-        transfer_syntax_uid: str,
-        frame: int | None,
-        size: int,
-        media: str,
-        *,
-        extents: Extents = None,
+        self, data: Buffer | Source, transfer_syntax_uid: str, frame: int | None, size: int, media: str
     ) -> bytes:
         """See ``dicom.pixels.render.thumbnail``."""
         ...
@@ -52,22 +44,13 @@ class PixelWork(Protocol):
 class PixelsHere:
     """The same in this process: for tests and commands, never for a server (a codec may crash it)."""
 
-    def render(
-        self, data: Buffer, transfer_syntax_uid: str, frame: int, options: RenderOptions, *, extents: Extents = None
-    ) -> bytes:
-        return render.render(data, transfer_syntax_uid, frame, options)
+    def render(self, data: Buffer | Source, transfer_syntax_uid: str, frame: int, options: RenderOptions) -> bytes:
+        return render.render(_here(data), transfer_syntax_uid, frame, options)
 
     def thumbnail(
-        self,
-        data: Buffer,
-        transfer_syntax_uid: str,
-        frame: int | None,
-        size: int,
-        media: str,
-        *,
-        extents: Extents = None,
+        self, data: Buffer | Source, transfer_syntax_uid: str, frame: int | None, size: int, media: str
     ) -> bytes:
-        return render.thumbnail(data, transfer_syntax_uid, frame, size, media)
+        return render.thumbnail(_here(data), transfer_syntax_uid, frame, size, media)
 
     def transcode(self, data: Buffer, source_uid: str, target_uid: str) -> Iterator[bytes]:
         return iter([bytes(piece) for piece in transcode.transcode(data, source_uid, target_uid)])
@@ -76,3 +59,7 @@ class PixelsHere:
         self, data: Buffer, source_uid: str, target_uid: str, frames: Sequence[int], *, extents: Extents = None
     ) -> list[bytes]:
         return list(transcode.transcode_frames(data, source_uid, target_uid, frames))
+
+
+def _here(data: Buffer | Source) -> Buffer:
+    return data.whole() if isinstance(data, Source) else data

@@ -5,20 +5,22 @@ Documents and videos are given as they are, with byte ranges. Everything that de
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from starlette.requests import Request
 
 from negatoscope.archive.open_metadata import stored_instance_json
-from negatoscope.archive.partial import PartialObject
+from negatoscope.archive.partial import WHOLE, PartialObject
 from negatoscope.audit.events import Disclosure
 from negatoscope.dicom.pixels.describe import Window
 from negatoscope.dicom.pixels.documents import encapsulated_document, video_stream
 from negatoscope.dicom.pixels.header import plain
 from negatoscope.dicom.pixels.render import LARGEST_SIDE, RENDERED_MEDIA, RenderOptions, Viewport, placeholder_thumbnail
+from negatoscope.dicom.pixels.source import Source
 from negatoscope.dicom.uid import TRANSFER_SYNTAXES, transfer_syntax
-from negatoscope.errors import BadRequest, NotAcceptable, NotFound, PixelsUnreadable
+from negatoscope.errors import BadRequest, CorruptObject, NotAcceptable, NotFound, PixelsUnreadable
+from negatoscope.model.checksum import BLOCK, covering
 from negatoscope.model.stored import InstanceRecord, SeriesHolding
 from negatoscope.web.delivery import (
     Answer,
@@ -98,40 +100,53 @@ def small_picture(
         return placeholder_thumbnail(holding.modality, side, media)
     if frame is None and (record.number_of_frames or 1) > 1:
         frame = (record.number_of_frames or 1) // 2
-    with PartialObject(services.retrieval, record, holding.study_uid, services.limits) as opened:
-        _need_frame(services, opened, holding.study_uid, frame or 0)
-        try:
-            return services.pixels.thumbnail(
-                opened.buffer, record.transfer_syntax_uid, frame, side, media, extents=opened.extents
-            )
-        except (NotAcceptable, PixelsUnreadable):
-            return placeholder_thumbnail(holding.modality, side, media)
+    source = _source(services, record, holding.study_uid, frame or 0)
+    try:
+        return services.pixels.thumbnail(source, record.transfer_syntax_uid, frame, side, media)
+    except (NotAcceptable, PixelsUnreadable):
+        return placeholder_thumbnail(holding.modality, side, media)
 
 
 def rendered(services: Services, record: InstanceRecord, study_uid: str, frame: int, options: RenderOptions) -> bytes:
     """One frame, counted from 1, as a picture. Raises NotFound, NotAcceptable, PixelsUnreadable, BadRequest."""
     if not record.rows:
         raise NotAcceptable("the instance is no image")
-    with PartialObject(services.retrieval, record, study_uid, services.limits) as opened:
-        _need_frame(services, opened, study_uid, frame - 1)
-        return services.pixels.render(
-            opened.buffer, record.transfer_syntax_uid, frame - 1, options, extents=opened.extents
-        )
+    source = _source(services, record, study_uid, frame - 1)
+    return services.pixels.render(source, record.transfer_syntax_uid, frame - 1, options)
 
 
-def _need_frame(services: Services, opened: PartialObject, study_uid: str, frame: int) -> None:
-    """Have the header and one frame (from 0); all of an encapsulated object, whose fragments must be walked."""
-    if not opened.sparse:
-        return
-    table = services.frame_tables.of(opened.record, study_uid)
-    if not 0 <= frame < len(table.frames):
-        raise NotFound(f"the instance has {len(table.frames)} frames")
-    if table.encapsulated or not table.addressable:
-        opened.need_all()
-        return
-    opened.need(0, table.header_end)
-    for offset, length in table.frames[frame]:
-        opened.need(offset, length)
+def _source(services: Services, record: InstanceRecord, study_uid: str, frame: int) -> Source:
+    """The header and one frame (from 0) of a large object; all of a small or an encapsulated one, whose fragments
+    must be walked. Raises NotFound: no such frame."""
+    length = record.location.length
+    needed = [(0, length)]
+    if length > WHOLE:
+        table = services.frame_tables.of(record, study_uid)
+        if not 0 <= frame < len(table.frames):
+            raise NotFound(f"the instance has {len(table.frames)} frames")
+        if table.addressable and not table.encapsulated:
+            needed = [(0, table.header_end), *((offset, offset + size) for offset, size in table.frames[frame])]
+
+    def read(start: int, room: memoryview) -> None:
+        """A MiB at a time: its checksum is taken while it is still in the processor's cache."""
+        for at in range(0, len(room), BLOCK):
+            with room[at : at + BLOCK] as block:
+                if services.retrieval.read_into(record, start + at, len(block), block, study_uid) is None:
+                    raise CorruptObject("stored bytes are missing")
+
+    return Source(length, _blocks(needed, length), read)
+
+
+def _blocks(needed: Iterable[tuple[int, int]], length: int) -> tuple[tuple[int, int], ...]:
+    """The blocks, each once, in which ranges lie, as runs: a checksum covers a whole block."""
+    runs: list[tuple[int, int]] = []
+    for offset, end in sorted(needed):
+        first, last = covering(offset, end - offset, length)
+        if runs and first <= runs[-1][1]:
+            runs[-1] = (runs[-1][0], max(runs[-1][1], last))
+        else:
+            runs.append((first, last))
+    return tuple(runs)
 
 
 def representative(found: Found) -> tuple[SeriesHolding, InstanceRecord]:

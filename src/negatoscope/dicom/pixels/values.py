@@ -17,6 +17,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 _TABLE = 1 << 16  # values of a 16-bit cell
+_AT_ONCE = 1 << 18  # pixels looked up in one step: twice as fast as all of a mammogram
 
 
 def grey_levels(
@@ -48,7 +49,15 @@ def grey_levels(
     unsigned = stored.view(f"u{stored.dtype.itemsize}")
     table = np.zeros(_TABLE if stored.dtype.itemsize == 2 else 256, np.uint8)
     table[domain & (len(table) - 1)] = shades  # negative values lie where two's complement puts them
-    shown: NDArray[np.uint8] = table[unsigned]
+    return _looked_up(table, unsigned)
+
+
+def _looked_up(table: NDArray[np.uint8], places: Array) -> NDArray[np.uint8]:
+    """``table[places]``, some rows at a time: the wide indices that numpy makes of them then stay in the cache."""
+    shown = np.empty(places.shape, np.uint8)
+    step = max(_AT_ONCE // max(places.shape[1], 1), 1)
+    for row in range(0, len(places), step):
+        np.take(table, places[row : row + step], out=shown[row : row + step])
     return shown
 
 
