@@ -21,12 +21,14 @@ from starlette.testclient import TestClient
 
 from negatoscope import bootstrap
 from negatoscope.http_app import http_app
-from negatoscope.model.actor import Actor, Right, Role
+from negatoscope.model.actor import Actor, Right, Role, Scope
 from negatoscope.model.source import Announced, Door, Source
 from negatoscope.model.stored import Outcome
 from negatoscope.settings import Settings
 from negatoscope.sharing import COMMAND_LINE, Accounts, Passwords
+from negatoscope.worklist import Asking, Orders, read_order
 from security.matrix import Family, Names, Row
+from worklist_data import DAY, order_of
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -44,6 +46,7 @@ class Place:
     second_study: dict[str, str] = field(default_factory=dict)
     report: dict[str, str] = field(default_factory=dict)  # in the first study
     quarantined: int = 0
+    order: int = 0
 
 
 @dataclass
@@ -84,6 +87,9 @@ class Estate:
             values["quarantine_id"] = "999999" if whose == "absent" else str(place.quarantined)
         elif names is Names.CREDENTIAL:
             values["credential_id"] = str(uuid.uuid4()) if whose == "absent" else self._credential(audience, whose)
+        elif names is Names.ORDER:
+            place = self.places["A" if whose == "own" else "B"]
+            values["request_id"] = "999999" if whose == "absent" else str(place.order)
         elif names is Names.USER:
             values["name"] = "nobody" if whose == "absent" else "victim"
         values["instance_uid"] = values["sop_instance_uid"]
@@ -97,6 +103,7 @@ class Estate:
             "address": "nothing.js",
             "actor_id": "0",
             "quarantine_id": "0",
+            "request_id": "0",
             "name": "victim",
             "credential_id": str(uuid.uuid4()),
         }
@@ -215,6 +222,8 @@ def _images(built: bootstrap.Core, hand: Actor, place: Place) -> Place:
         row = unit.execute("SELECT quarantine_id FROM quarantine").fetchone()
     assert row is not None
     place.quarantined = row["quarantine_id"]
+    orders = Orders(built.database, built.trail)
+    place.order = orders.add(read_order(order_of(DAY[0])), Asking(Scope(hand), "cli"))
     return place
 
 

@@ -29,6 +29,7 @@ class Names(Enum):
     QUARANTINED = "quarantined"
     CREDENTIAL = "credential"
     USER = "user"
+    ORDER = "order"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ SEARCHERS = READERS | {Role.SECRETARY}
 STORERS = frozenset({Role.RADIOGRAPHER, Role.RADIOLOGIST, Role.SECRETARY})
 ADMINISTRATORS = frozenset({Role.ADMIN, Role.REFERENT})
 ADMIN = frozenset({Role.ADMIN})
+ORDERERS = frozenset({Role.REFERENT, Role.RADIOGRAPHER, Role.RADIOLOGIST, Role.SECRETARY})
 REFERENT = frozenset({Role.REFERENT})
 
 OK, MOVED, FORM = frozenset({200}), frozenset({303}), frozenset({303, 400, 422})
@@ -126,6 +128,19 @@ ROWS: dict[str, Row] = {
     "series-images": Row(Family.PAGE, READERS, True, Names.STUDY),
     "report": Row(Family.PAGE, READERS, True, Names.REPORT),
     "import": _page(STORERS),
+    # Orders
+    "orders": _page(ORDERERS),
+    "add-order": _page(ORDERERS, FORM | {200}),
+    "order": Row(Family.PAGE, ORDERERS, names=Names.ORDER),
+    "change-order": Row(
+        Family.PAGE, ORDERERS, names=Names.ORDER, through=frozenset({200, 303}), form={"status": "ARRIVED"}
+    ),
+    "create-order": Row(Family.PROGRAM, ORDERERS, through=frozenset({400})),  # a form is no JSON
+    "list-orders": Row(Family.PROGRAM, ORDERERS),
+    "read-order": Row(Family.PROGRAM, ORDERERS, names=Names.ORDER),
+    "move-order": Row(Family.PROGRAM, ORDERERS, names=Names.ORDER, through=frozenset({400})),
+    "cancel-order": Row(Family.PROGRAM, ORDERERS, names=Names.ORDER, through=frozenset({200, 412})),
+    "list-performed-steps": Row(Family.PROGRAM, ORDERERS),
     # Administration
     "administration": _page(ADMINISTRATORS, frozenset({200, 303})),
     "establishments": _page(ADMINISTRATORS),

@@ -19,6 +19,7 @@ from pynetdicom.association import Association
 
 from negatoscope.db import EmbeddedPostgreSQL
 from negatoscope.model.actor import Right
+from negatoscope.ordering import worklist_services
 from negatoscope.serve import query_retrieve
 from negatoscope.servers.dicom import DicomServer
 from negatoscope.sharing import COMMAND_LINE
@@ -27,6 +28,7 @@ from security.estate import Estate, estate
 TITLE = "NEGATOSCOPE"
 VERIFICATION, CT = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.2"
 STUDY_FIND, STUDY_MOVE, STUDY_GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3))
+MWL, MPPS, MPPS_GET = "1.2.840.10008.5.1.4.31", "1.2.840.10008.3.1.2.3.3", "1.2.840.10008.3.1.2.3.4"
 EXPLICIT = "1.2.840.10008.1.2.1"
 USER_REJECTION = 0x01  # PS3.8 table 9-18
 CALLING_UNKNOWN, CALLED_UNKNOWN = (1, 1, 3), (1, 1, 7)  # result, source, reason: PS3.8 table 9-21
@@ -40,7 +42,7 @@ class Node:
     def call(self, title: str, called: str = TITLE) -> Association:
         entity = AE(ae_title=title)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
-        for abstract in (VERIFICATION, CT, STUDY_FIND, STUDY_MOVE, STUDY_GET):
+        for abstract in (VERIFICATION, CT, STUDY_FIND, STUDY_MOVE, STUDY_GET, MWL, MPPS, MPPS_GET):
             entity.add_requested_context(abstract, EXPLICIT)
         return entity.associate("127.0.0.1", self.port, ae_title=called)
 
@@ -68,7 +70,7 @@ def node(postgresql: EmbeddedPostgreSQL) -> Iterator[Node]:
                 TITLE,
                 made.built.store,
                 lambda calling, called, address, identity: made.accounts.actor_of_title(calling, address, called),
-                operations=(operations,),
+                operations=(*worklist_services(made.built), operations),
             )
             server.start()
             yield Node(made, server.address[1])
@@ -78,11 +80,12 @@ def node(postgresql: EmbeddedPostgreSQL) -> Iterator[Node]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+SERVICES = {CT, STUDY_FIND, STUDY_MOVE, STUDY_GET, MWL, MPPS, MPPS_GET}
 SERVED = {
     "ONLY_STORE": {CT},
     "ONLY_QUERY": {STUDY_FIND},
     "ONLY_RETRIEVE": {STUDY_MOVE, STUDY_GET},
-    "ONLY_WORKLIST": set[str](),
+    "ONLY_WORKLIST": {MWL, MPPS, MPPS_GET},
     "HERE": {CT},
     "READS_A": {STUDY_FIND, STUDY_MOVE, STUDY_GET},
 }
@@ -98,7 +101,7 @@ def test_who_may_associate_echoes_and_gets_the_services_of_its_rights_alone(node
         accepted = {context.abstract_syntax for context in association.accepted_contexts}
         assert accepted == {VERIFICATION} | SERVED[title]
         refused = {(str(context.abstract_syntax), context.result) for context in association.rejected_contexts}
-        assert refused == {(uid, USER_REJECTION) for uid in {CT, STUDY_FIND, STUDY_MOVE, STUDY_GET} - SERVED[title]}
+        assert refused == {(uid, USER_REJECTION) for uid in SERVICES - SERVED[title]}
         if stores:
             dataset = dcmread(str(get_testdata_file("CT_small.dcm")))
             dataset.StudyInstanceUID = f"2.25.77{len(title)}"

@@ -131,12 +131,16 @@ UPDATE performed_procedure_step SET status = %(status)s, wrong_entry = %(wrong_e
 WHERE performed_id = %(performed_id)s
 
 -- steps_named --
--- A step is named by its id within the study, or within the order when the modality sends no study of ours.
+-- A step is named by its id within the study, or within the order when the modality sends a study of its own. One that
+-- sends no id means the only step of the study.
 SELECT s.step_id, p.request_id FROM readable_scheduled_step(%(actor_id)s, %(purpose)s) AS s
 JOIN requested_procedure AS p ON p.procedure_id = s.procedure_id
 JOIN imaging_service_request AS r ON r.request_id = p.request_id
 WHERE s.scheduled_step_id = %(scheduled_step_id)s
-  AND (p.study_uid = %(study_uid)s OR r.accession_number = %(accession_number)s)
+      AND (p.study_uid = %(study_uid)s OR r.accession_number = %(accession_number)s)
+   OR %(scheduled_step_id)s = '' AND p.study_uid = %(study_uid)s
+      AND NOT EXISTS (SELECT FROM scheduled_procedure_step AS other
+                      WHERE other.procedure_id = s.procedure_id AND other.step_id <> s.step_id)
 FOR UPDATE OF s
 
 -- link_performed --

@@ -174,8 +174,6 @@ class PerformedSteps:
 
     def _link(self, unit: Unit, performed_id: int, new: NewPerformed, by: Asking) -> None:
         for one in new.scheduled:
-            if not one.scheduled_step_id:
-                continue
             named = {
                 "scheduled_step_id": one.scheduled_step_id,
                 "study_uid": one.study_uid,
