@@ -26,6 +26,7 @@ from negatoscope.audit.heads import export_head
 from negatoscope.bootstrap import Core, Folders, child_config, core, database_of, settings_of
 from negatoscope.model.actor import Actor
 from negatoscope.ordering import worklist_services
+from negatoscope.sending import commitment_service
 from negatoscope.servers import http
 from negatoscope.servers.dicom import DicomServer
 from negatoscope.servers.dicom_pixels import Transcoder
@@ -129,7 +130,7 @@ def _dicom(built: Core, listener: socket.socket | None, tls_listener: socket.soc
             built.limits,
             built.metrics.count,
             listener,
-            (*worklist_services(built), operations),
+            (*worklist_services(built), commitment_service(built), operations),
             door,
         )
         stopped = _stop_signal()
