@@ -36,6 +36,7 @@ def add_commands(add: Add, group: Callable[[str, str], Any], opened: Opened) -> 
     sub.add_argument("--url", default="", help="its DICOMweb address; then it takes STOW-RS")
     sub.add_argument("--authorization-stdin", action="store_true", help="read the Authorization header to send it")
     sub.add_argument("--concurrency", type=int, default=2, metavar="N", help="deliveries at once")
+    sub.add_argument("--tls", action="store_true", help="call it over TLS")
     sub.add_argument("--commitment", action="store_true", help="ask for storage commitment after each delivery")
     add("list", lambda o, s: _list(s, opened), "one JSON object a line, with how it is doing", actions)
     for word, run, text in (
@@ -68,6 +69,7 @@ def _add(options: argparse.Namespace, settings: Settings, opened: Opened) -> int
         secret=secret,
         concurrency=options.concurrency,
         commitment=options.commitment,
+        tls=options.tls,
     )
     with opened(settings) as built:
         sending(built).nodes.add(node, by=COMMAND_LINE)
@@ -92,6 +94,7 @@ def node_json(node: Node) -> dict[str, Any]:
         "address": node.address,
         "concurrency": node.concurrency,
         "commitment": node.commitment,
+        "tls": node.tls,
         "health": node.health,
         "failure": node.failure,
         "last_contact": node.contact_at.isoformat() if node.contact_at else None,

@@ -17,6 +17,7 @@ from negatoscope.errors import BadRequest
 from negatoscope.model.actor import Actor, Right
 from negatoscope.routing import Arrivals, Asked, Commitments, NodeKind, Nodes, Queue
 from negatoscope.routing.rules import LARGEST_FILE
+from negatoscope.secure import Outgoing
 from negatoscope.servers.dicom_commitment import Asker, CommitmentService, Reporter
 from negatoscope.servers.dicom_pixels import Transcoder
 from negatoscope.servers.sender import Deliverer, Timing, hand_of
@@ -88,7 +89,7 @@ def carriers(built: Core) -> Iterator[dict[NodeKind, Carrier]]:
     )
     try:
         yield {
-            NodeKind.DIMSE: DimseCarrier(built.retrieval, transcoder, settings.title, built.limits),
+            NodeKind.DIMSE: DimseCarrier(built.retrieval, transcoder, settings.title, built.limits, Outgoing(settings)),
             NodeKind.DICOMWEB: StowCarrier(built.retrieval),
         }
     finally:
@@ -131,11 +132,13 @@ def duties(built: Core, parts: Sending, timing: Timing) -> tuple[list[Duty], lis
     def destination_of(asked: Asked) -> Destination:
         return built.accounts.destination_of(asked.title, parts.queue.actor(asked.actor_id))
 
+    secured = Outgoing(built.settings)
     reporter = Reporter(
         built.settings.title,
         parts.commitments,
         parts.judge,
         destination_of,
+        secured,
         built.limits,
         timing.retry_s,
         timing.longest_retry_s,
@@ -145,6 +148,7 @@ def duties(built: Core, parts: Sending, timing: Timing) -> tuple[list[Duty], lis
         built.settings.title,
         parts.commitments,
         parts.nodes,
+        secured,
         built.limits,
         lambda: f"2.25.{uuid.uuid4().int}",
         timing.retry_s,

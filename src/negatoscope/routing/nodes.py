@@ -49,6 +49,7 @@ class NewNode:
     secret: str = field(default="", repr=False)  # Authorization header sent to a DICOMweb node
     concurrency: int = 2  # deliveries at once
     commitment: bool = False  # ask for storage commitment after each delivery
+    tls: bool = False  # a DIMSE node is called over TLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Node:
     url: str
     concurrency: int
     commitment: bool
+    tls: bool
     paused_at: datetime | None
     contact_at: datetime | None
     failures: int  # times in a row that it did not answer
@@ -78,6 +80,11 @@ class Node:
     dead: int = 0
     oldest_at: datetime | None = None  # when the oldest delivery that is not sent was asked for
     secret: str = field(default="", repr=False)
+
+    @property
+    def certificates(self) -> frozenset[str]:
+        """Fingerprints of which it must have one: none are bound, its name must be in its certificate."""
+        return frozenset()
 
     @property
     def address(self) -> str:
@@ -161,6 +168,7 @@ class Nodes:
                 "secret": node.secret if web else "",
                 "concurrency": node.concurrency,
                 "commitment": node.commitment,
+                "tls": node.tls and not web,
             }
             try:
                 row = unit.execute(QUERIES["add"], values).fetchone()

@@ -1,7 +1,7 @@
 -- add --
-INSERT INTO node (establishment_id, name, kind, title, host, port, url, secret, concurrency, commitment)
+INSERT INTO node (establishment_id, name, kind, title, host, port, url, secret, concurrency, commitment, tls)
 SELECT establishment_id, %(name)s, %(kind)s, %(title)s, %(host)s, %(port)s, %(url)s, %(secret)s, %(concurrency)s,
-       %(commitment)s
+       %(commitment)s, %(tls)s
 FROM establishment WHERE code = %(establishment)s AND establishment_id = ANY (%(mine)s)
 RETURNING node_id
 
@@ -10,7 +10,7 @@ SELECT establishment_id, code FROM establishment WHERE code = %(code)s
 
 -- nodes --
 SELECT node.node_id, node.establishment_id, establishment.code, node.name, node.kind, node.title, node.host, node.port,
-       node.url, node.secret, node.concurrency, node.commitment, node.paused_at, node.contact_at, node.failures,
+       node.url, node.secret, node.concurrency, node.commitment, node.tls, node.paused_at, node.contact_at, node.failures,
        node.failure, node.retry_at,
        waiting.held, waiting.waiting, waiting.sending, waiting.committing, waiting.dead, waiting.oldest_at
 FROM node JOIN establishment USING (establishment_id)

@@ -26,6 +26,7 @@ from negatoscope.servers.dicom_gathered import Gathered, takes
 from negatoscope.servers.dicom_link import Gone, Link
 from negatoscope.servers.dicom_negotiation import Service
 from negatoscope.servers.dicom_store import Answer, Exchange, Peer
+from negatoscope.servers.dicom_tls import Secured
 from negatoscope.sharing import Destination
 from negatoscope.wire.dimse import Command, Element, Message, encode, request, response_to
 from negatoscope.wire.dimse.commands import N_ACTION, N_EVENT_REPORT, RESPONSE, SUCCESS, Value
@@ -203,6 +204,7 @@ class Reporter:
         commitments: Commitments,
         judge: CommitmentJudge,
         destination_of: Callable[[Asked], Destination],
+        secured: Callable[[Destination], Secured | None],
         limits: Limits,
         retry_s: float,
         longest_retry_s: float,
@@ -211,7 +213,7 @@ class Reporter:
     ) -> None:
         """``destination_of``: where the peer that asked listens. Raises NotFound."""
         self._title, self._commitments, self._judge = our_title, commitments, judge
-        self._destination_of, self._limits = destination_of, limits
+        self._destination_of, self._secured, self._limits = destination_of, secured, limits
         self._retry_s, self._longest_retry_s, self._give_up_s = retry_s, longest_retry_s, give_up_s
         self._lease_s = lease_s
 
@@ -249,7 +251,14 @@ class Reporter:
         where = self._destination_of(asked)
         roles = (RoleSelection(PUSH_MODEL, scu=False, scp=True),)  # we serve it, though we call
         limits = replace(self._limits, artim_s=min(self._limits.artim_s, CONNECT_S))
-        proposal = Proposal(where.title, self._title, ((PUSH_MODEL, _SYNTAXES),), roles=roles, limits=limits)
+        proposal = Proposal(
+            where.title,
+            self._title,
+            ((PUSH_MODEL, _SYNTAXES),),
+            roles=roles,
+            limits=limits,
+            secured=self._secured(where),
+        )
         with associate((where.host, where.port), proposal) as sender:
             context_id, syntax = _context(sender)
             kind, report = messages.write_report(asked.transaction_uid, asked.objects, verdicts, self._title, syntax)
@@ -267,6 +276,7 @@ class Asker:
         our_title: str,
         commitments: Commitments,
         nodes: Nodes,
+        secured: Callable[[Node], Secured | None],
         limits: Limits,
         new_uid: Callable[[], str],
         retry_s: float,
@@ -275,6 +285,7 @@ class Asker:
     ) -> None:
         """``answer_s``: without a report within this a node is asked again."""
         self._title, self._commitments, self._nodes, self._limits = our_title, commitments, nodes, limits
+        self._secured = secured
         self._new_uid, self._answer_s = new_uid, answer_s
         self._retry_s, self._longest_retry_s = retry_s, longest_retry_s
 
@@ -297,7 +308,8 @@ class Asker:
         """Raises PeerUnavailable: the request was not accepted."""
         assert node.port is not None
         limits = replace(self._limits, artim_s=min(self._limits.artim_s, CONNECT_S))
-        proposal = Proposal(node.title, self._title, ((PUSH_MODEL, _SYNTAXES),), limits=limits)
+        contexts = ((PUSH_MODEL, _SYNTAXES),)
+        proposal = Proposal(node.title, self._title, contexts, limits=limits, secured=self._secured(node))
         sender = associate((node.host, node.port), proposal)
         try:
             context_id, syntax = _context(sender)

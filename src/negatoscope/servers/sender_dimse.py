@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -17,6 +17,7 @@ from negatoscope.servers.dicom_client import AssociationRefused, PeerUnavailable
 from negatoscope.servers.dicom_pixels import Transcoder, choose
 from negatoscope.servers.dicom_retrieve import WARNINGS, by_class, even
 from negatoscope.servers.dicom_sending import Content, Stored
+from negatoscope.servers.dicom_tls import Secured
 from negatoscope.servers.sender_run import NodeSilent, Parcel, Run
 from negatoscope.wire.dimse.commands import SUCCESS
 
@@ -26,6 +27,7 @@ CONNECT_S = 10.0  # for a connection and the answer to its request
 OUT_OF_RESOURCES = range(0xA700, 0xA800)  # PS3.4 table B.2-1: the node has no room now; that is not the object's fault
 _ALWAYS = (EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN)
 Contexts = list[tuple[str, Sequence[str]]]
+Securing = Callable[[Node], Secured | None]  # raises Unavailable: never plain text instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,12 @@ class _Ready:
 class DimseCarrier:
     """Thread-safe: an association belongs to the call."""
 
-    def __init__(self, retrieval: Retrieval, transcoder: Transcoder, title: str, limits: Limits) -> None:
-        """``title``: as which we call."""
+    def __init__(
+        self, retrieval: Retrieval, transcoder: Transcoder, title: str, limits: Limits, secured: Securing
+    ) -> None:
+        """``title``: as which we call. ``secured``: how a node is called over TLS, None in plain text."""
         self._retrieval, self._transcoder, self._title, self._limits = retrieval, transcoder, title, limits
+        self._secured = secured
 
     def echo(self, node: Node) -> None:
         """C-ECHO. Raises NodeSilent."""
@@ -54,7 +59,7 @@ class DimseCarrier:
 
     def proposal(self, node: Node, contexts: Contexts) -> Proposal:
         limits = replace(self._limits, artim_s=min(self._limits.artim_s, CONNECT_S))
-        return Proposal(node.title, self._title, contexts, limits=limits)
+        return Proposal(node.title, self._title, contexts, limits=limits, secured=self._secured(node))
 
     def deliver(self, node: Node, parcels: Sequence[Parcel], run: Run) -> None:
         """See ``Carrier``."""

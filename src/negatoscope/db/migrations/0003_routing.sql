@@ -13,6 +13,7 @@ CREATE TABLE node (
     secret text NOT NULL DEFAULT '',                    -- Authorization header that we send; never shown
     concurrency smallint NOT NULL DEFAULT 2 CHECK (concurrency BETWEEN 1 AND 16),
     commitment boolean NOT NULL DEFAULT false,          -- ask for storage commitment after sending
+    tls boolean NOT NULL DEFAULT false,                 -- of a DIMSE node: it is called over TLS
     paused_at timestamptz,
     contact_at timestamptz,                             -- last time it answered
     failures int NOT NULL DEFAULT 0,                    -- times in a row that it did not
