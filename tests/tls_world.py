@@ -18,7 +18,7 @@ from negatoscope.model.actor import Actor, Right
 from negatoscope.model.certificate import Certificate
 from negatoscope.pki import Authority, Issued
 from negatoscope.servers.dicom import DicomServer
-from negatoscope.servers.dicom_tls import SecureDoor, Secured, TlsFiles, TlsKeys
+from negatoscope.servers.dicom_tls import Secured, SecureDoor, TlsFiles, TlsKeys
 from negatoscope.wire.dul.items import UserIdentity
 
 LOCAL = ("127.0.0.1", "localhost")
