@@ -16,6 +16,7 @@ from negatoscope.errors import Conflict, NotFound, PreconditionFailed, StepEnded
 from negatoscope.model.actor import Purpose, Right, Scope
 from negatoscope.worklist import (
     Asking,
+    OrderRow,
     Orders,
     PerformedStatus,
     PerformedSteps,
@@ -55,8 +56,8 @@ class Desk:
     def begin(self, uid: str, *lines: Line, code: str = "A", **item: str) -> None:
         self.steps.create(uid, performed(*lines, **item), self.by(code))
 
-    def end(self, uid: str, status: str = "COMPLETED", code: str = "A", **more: Any) -> None:
-        self.steps.set(uid, {"00400252": {"vr": "CS", "Value": [status]}, **more}, self.by(code))
+    def end(self, uid: str, status: str = "COMPLETED", code: str = "A", more: dict[str, Any] | None = None) -> None:
+        self.steps.set(uid, {"00400252": {"vr": "CS", "Value": [status]}, **(more or {})}, self.by(code))
 
     def seen(self, code: str = "A", *, only_own: bool = False, station: str = "CT_1", **keys: str) -> list[str]:
         """Accession numbers on the worklist; keys by JSON key, those of the step with ``s`` before them."""
@@ -124,14 +125,15 @@ def test_what_was_left_out_is_made_and_differs_each_time(desk: Desk) -> None:
     del bare["accession_number"]
     del bare["procedures"][0]["id"], bare["procedures"][0]["study_uid"], bare["procedures"][0]["steps"][0]["id"]
     made = [desk.orders.get(desk.orders.add(read_order(bare), desk.by()), desk.by()) for _ in range(2)]
-    for pick in (
-        lambda order: order.accession_number,
-        lambda order: order.procedures[0].study_uid,
-        lambda order: order.procedures[0].requested_procedure_id,
-        lambda order: order.steps[0].scheduled_step_id,
-    ):
-        assert pick(made[0]) != pick(made[1])
-        assert 0 < len(pick(made[0])) <= 64
+    for one, other in zip(*map(numbers_of, made), strict=True):
+        assert one != other
+        assert 0 < len(one) <= 64
+
+
+def numbers_of(order: OrderRow) -> list[str]:
+    procedure = order.procedures[0]
+    step_id = order.steps[0].scheduled_step_id
+    return [order.accession_number, procedure.study_uid, procedure.requested_procedure_id, step_id]
 
 
 @pytest.mark.parametrize("field", ["accession", "procedure", "step", "study"])
@@ -224,7 +226,7 @@ def test_images_belong_to_an_order_by_their_study_or_their_accession_number(desk
     desk.archive.keep(synthetic(study="2.25.77", series="2.25.77.1", sop="2.25.77.1.1"), EXPLICIT)
     first, second = (desk.orders.get(one, desk.by()) for one in (by_study, by_accession))
     assert [study.study_uid for study in first.images] == [DAY[1].study]
-    assert sorted(study.study_uid for study in second.images) == [DAY[1].study, "2.25.77"]  # both say ACC1
+    assert sorted(study.study_uid for study in second.images) == ["2.25.77", DAY[1].study]  # both say ACC1
 
 
 def test_images_of_another_establishment_belong_to_no_order(desk: Desk) -> None:
@@ -254,7 +256,7 @@ def test_the_wrong_entry_goes_back_to_the_worklist(desk: Desk) -> None:
     [request_id] = desk.enter(DAY[0])
     desk.begin("2.25.1", DAY[0])
     item = {"00080100": {"vr": "SH", "Value": ["110514"]}, "00080102": {"vr": "SH", "Value": ["DCM"]}}
-    desk.end("2.25.1", "DISCONTINUED", **{"00400281": {"vr": "SQ", "Value": [item]}})
+    desk.end("2.25.1", "DISCONTINUED", more={"00400281": {"vr": "SQ", "Value": [item]}})
     assert desk.status(request_id) is StepStatus.SCHEDULED
     assert desk.seen() == ["A1"]
 

@@ -17,6 +17,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import UID
 from pynetdicom import AE
 from pynetdicom.association import Association
@@ -171,7 +172,7 @@ def test_a_step_in_progress_may_be_updated_many_times(here: Archive) -> None:
         assert association.send_n_create(begun(None), MPPS, "2.25.6620")[0].Status == 0x0000
         for images in (1, 2, 3):
             assert association.send_n_set(ended("IN PROGRESS", images), MPPS, "2.25.6620")[0].Status == 0x0000
-        answer, held = association.send_n_get([0x00400340, 0x00100010], MPPS_GET, "2.25.6620")
+        answer, held = association.send_n_get([Tag(0x00400340), Tag(0x00100010)], MPPS_GET, "2.25.6620")
         assert answer.Status == 0x0000
         assert held is not None
         assert str(held.PatientName) == "DURAND^Émilie"
@@ -214,7 +215,7 @@ def test_a_step_of_another_establishment_is_answered_as_one_that_is_not_there(he
     with called(here, FOREIGN) as association:
         for uid in ("2.25.6650", "2.25.404"):
             assert association.send_n_set(ended(), MPPS, uid)[0].Status == 0x0112
-            assert association.send_n_get([0x00400252], MPPS_GET, uid)[0].Status == 0x0112
+            assert association.send_n_get([Tag(0x00400252)], MPPS_GET, uid)[0].Status == 0x0112
 
 
 def test_a_step_without_a_uid_is_given_one(here: Archive) -> None:
@@ -236,7 +237,7 @@ def test_a_patient_that_a_modality_would_change_stays_and_it_is_told(here: Archi
         other = ended("IN PROGRESS")
         other.PatientID = "P2"
         assert association.send_n_set(other, MPPS, "2.25.6660")[0].Status == 0x0107
-        _, held = association.send_n_get([0x00100020], MPPS_GET, "2.25.6660")
+        _, held = association.send_n_get([Tag(0x00100020)], MPPS_GET, "2.25.6660")
         assert held is not None
         assert held.PatientID == "P1"
 

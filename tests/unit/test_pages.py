@@ -168,10 +168,10 @@ def test_refusals_of_an_import_are_named_by_the_codes_that_stow_answers() -> Non
     ("role", "sections"),
     [
         (None, []),
-        (Role.RADIOLOGIST, ["worklist", "import"]),
+        (Role.RADIOLOGIST, ["worklist", "orders", "import"]),
         (Role.CLINICIAN, ["worklist"]),
         (Role.ADMIN, ["administration"]),
-        (Role.REFERENT, ["worklist", "administration"]),
+        (Role.REFERENT, ["worklist", "orders", "administration"]),
         (Role.DPO, []),
     ],
 )

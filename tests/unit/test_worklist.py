@@ -273,12 +273,15 @@ def test_the_patient_of_a_step_is_never_changed() -> None:
 @pytest.mark.parametrize(("code", "wrong"), [("110514", True), ("110513", False)])
 def test_a_step_of_the_wrong_entry_is_known_by_its_reason(code: str, wrong: bool) -> None:
     item = {"00080100": {"vr": "SH", "Value": [code]}, "00080102": {"vr": "SH", "Value": ["DCM"]}}
-    changes = {"00400252": {"vr": "CS", "Value": ["DISCONTINUED"]}, "00400281": {"vr": "SQ", "Value": [item]}}
+    changes: dict[str, Any] = {
+        "00400252": {"vr": "CS", "Value": ["DISCONTINUED"]},
+        "00400281": {"vr": "SQ", "Value": [item]},
+    }
     assert read_set(P.IN_PROGRESS, created(), changes).wrong_entry is wrong
 
 
 def test_the_dose_that_was_reported_is_read() -> None:
-    data = {
+    data: dict[str, Any] = {
         "0018115E": {"vr": "DS", "Value": [12.5]},
         "00400300": {"vr": "US", "Value": [90]},
         "0040030E": {"vr": "SQ", "Value": [{"00189345": {"vr": "FD", "Value": [7.0]}}, {}, None]},

@@ -115,10 +115,11 @@ ON CONFLICT (establishment_id, sop_instance_uid) DO NOTHING
 RETURNING performed_id
 
 -- performed_to_set --
-SELECT performed_id, status, study_uids, attributes
-FROM readable_performed_step(%(actor_id)s, %(purpose)s)
-WHERE sop_instance_uid = %(sop_instance_uid)s
-FOR UPDATE
+SELECT d.performed_id, d.status, d.study_uids, d.attributes
+FROM readable_performed_step(%(actor_id)s, %(purpose)s) AS mine
+JOIN performed_procedure_step AS d ON d.performed_id = mine.performed_id  -- a relation made by a function cannot be locked
+WHERE mine.sop_instance_uid = %(sop_instance_uid)s
+FOR UPDATE OF d
 
 -- performed_by_uid --
 SELECT performed_id, sop_instance_uid, attributes, study_uids
@@ -133,7 +134,8 @@ WHERE performed_id = %(performed_id)s
 -- steps_named --
 -- A step is named by its id within the study, or within the order when the modality sends a study of its own. One that
 -- sends no id means the only step of the study.
-SELECT s.step_id, p.request_id FROM readable_scheduled_step(%(actor_id)s, %(purpose)s) AS s
+SELECT s.step_id, p.request_id FROM readable_scheduled_step(%(actor_id)s, %(purpose)s) AS mine
+JOIN scheduled_procedure_step AS s ON s.step_id = mine.step_id
 JOIN requested_procedure AS p ON p.procedure_id = s.procedure_id
 JOIN imaging_service_request AS r ON r.request_id = p.request_id
 WHERE s.scheduled_step_id = %(scheduled_step_id)s
