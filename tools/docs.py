@@ -89,6 +89,7 @@ LIMITS = {
     "identifier": "identifier of a C-FIND, C-GET or C-MOVE",
     "performed_step": "attributes of one N-CREATE or N-SET of a performed procedure step",
     "wild_cards": "`*` and `?` in one key",
+    "commitment": "a request or a report of storage commitment",
     "zip_entries": "entries of one ZIP",
     "zip_depth": "a ZIP within a ZIP is refused whatever this says",
 }
