@@ -36,8 +36,10 @@ from negatoscope.errors import (
     UnsupportedSOPClass,
 )
 from negatoscope.servers import dicom_negotiation as negotiation
+from negatoscope.servers.dicom_mpps import MPPS, PERFORMED_STEP, PERFORMED_STEP_RETRIEVE
 from negatoscope.servers.dicom_query import SOP_CLASSES
 from negatoscope.servers.dicom_query_retrieve import FIND, GET, MOVE
+from negatoscope.servers.dicom_worklist import MODALITY_WORKLIST, WORKLIST
 from negatoscope.settings import PREFIX, Settings
 from negatoscope.sharing.roles import AE_RIGHTS, ROLES
 from negatoscope.web import frames
@@ -52,6 +54,7 @@ from negatoscope.web.wado import wado_routes
 from negatoscope.web.wado_uri import wado_uri_routes
 from negatoscope.wire.dul.items import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from negatoscope.wire.dul.pdu import APPLICATION_CONTEXT
+from negatoscope.worklist import KEYS, STEP_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "negatoscope"
@@ -294,6 +297,10 @@ def services() -> str:
         for uid, (_, model) in SOP_CLASSES.items():
             if service.covers(uid):
                 rows.append((f"{model.name} Query/Retrieve, {verb}", code(uid), "SCP", code(cast(str, service.right))))
+    worklist = code(cast(str, WORKLIST.right))
+    rows.append(("Modality Worklist Information Model, FIND", code(MODALITY_WORKLIST), "SCP", worklist))
+    rows.append(("Modality Performed Procedure Step", code(PERFORMED_STEP), "SCP", code(cast(str, MPPS.right))))
+    rows.append(("Modality Performed Procedure Step Retrieve", code(PERFORMED_STEP_RETRIEVE), "SCP", worklist))
     rows.append(("Storage of what C-MOVE and C-GET send", "", "SCU", ""))
     return table(("service", "UID", "role", "right the peer needs"), rows)
 
@@ -307,6 +314,14 @@ def query_keys() -> str:
         shown = ("yes" if key in known else "" for known in at.values())
         rows.append((tag_text(tag), keyword_of(tag), *shown))
     return table(("tag", "attribute", *(level.value for level in Level)), rows)
+
+
+def worklist_keys() -> str:
+    """Keys that the modality worklist matches and answers: those of the entry, then those of its scheduled step."""
+    rows = []
+    for where, keys in (("", KEYS), ("of the Scheduled Procedure Step Sequence", STEP_KEYS)):
+        rows += [(tag_text(int(key, 16)), keyword_of(int(key, 16)), where) for key in sorted(keys)]
+    return table(("tag", "attribute", ""), rows)
 
 
 def association_policy() -> str:
@@ -421,6 +436,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "tables": tables,
     "services": services,
     "query-keys": query_keys,
+    "worklist-keys": worklist_keys,
     "association-policy": association_policy,
     "storage-classes": storage_classes,
     "transfer-syntaxes": transfer_syntaxes,
