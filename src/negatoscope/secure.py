@@ -13,9 +13,9 @@ from typing import Protocol
 
 from negatoscope.audit.events import refused
 from negatoscope.bootstrap import Core
-from negatoscope.errors import Unavailable
 from negatoscope.model.actor import Actor
 from negatoscope.model.certificate import Certificate
+from negatoscope.servers.dicom_client import PeerUnavailable
 from negatoscope.servers.dicom_tls import WARN_DAYS, Secured, SecureDoor, TlsFiles, TlsKeys, TlsUnusable
 from negatoscope.settings import Settings, SettingsError
 from negatoscope.wire.dul.items import UserIdentity
@@ -69,7 +69,7 @@ class Outgoing:
         self._keys: TlsKeys | None = None
 
     def __call__(self, reached: Reached) -> Secured | None:
-        """None: plain text. Raises Unavailable when our certificate cannot be used: never plain text instead."""
+        """None: plain text. Raises PeerUnavailable when our certificate cannot be used: never plain text instead."""
         if not reached.tls:
             return None
         with self._lock:
@@ -78,7 +78,7 @@ class Outgoing:
                     self._keys = TlsKeys(self._files)
                 except TlsUnusable as error:
                     log.error("no TLS towards peers: %s", error)
-                    raise Unavailable("TLS towards peers is not set up here") from error
+                    raise PeerUnavailable("TLS towards peers is not set up here") from error
             return Secured(self._keys, reached.certificates)
 
 
