@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from negatoscope.web.app import DEFAULT_HEADERS
 from negatoscope.web.viewer import (
     CONTENT_SECURITY_POLICY,
     ISOLATION,
@@ -81,6 +82,11 @@ def test_every_answer_is_isolated_whatever_it_is(made: Path, tmp_path: Path) -> 
             for name, value in ISOLATION.items():
                 assert answer.headers[name] == value, (address, name)
             assert "content-security-policy" in answer.headers
+
+
+@pytest.mark.parametrize("name", ["Cross-Origin-Opener-Policy", "Cross-Origin-Embedder-Policy"])
+def test_pages_are_isolated_as_the_viewer_is_so_that_a_click_changes_no_process(name: str) -> None:
+    assert DEFAULT_HEADERS[name.lower()] == ISOLATION[name]
 
 
 def test_a_compressed_twin_is_sent_only_to_those_who_take_it(made: Path) -> None:
