@@ -59,7 +59,7 @@ class Desk:
     def end(self, uid: str, status: str = "COMPLETED", code: str = "A", more: dict[str, Any] | None = None) -> None:
         self.steps.set(uid, {"00400252": {"vr": "CS", "Value": [status]}, **(more or {})}, self.by(code))
 
-    def seen(self, code: str = "A", *, only_own: bool = False, station: str = "CT_1", **keys: str) -> list[str]:
+    def seen(self, code: str = "A", *, own: str = "", **keys: str) -> list[str]:
         """Accession numbers on the worklist; keys by JSON key, those of the step with ``s`` before them."""
         identifier: dict[str, Any] = {}
         item: dict[str, Any] = {}
@@ -71,7 +71,7 @@ class Desk:
             identifier["00400100"] = {"vr": "SQ", "Value": [item]}
         found = find_entries(
             self.archive.world.database, self.scopes[code], parse_identifier(identifier),
-            station=station, only_own=only_own, limit=100,
+            station="CT_1", own=own, limit=100,
         )  # fmt: skip
         return [entry["00080050"]["Value"][0] for entry in found.entries]
 
@@ -347,8 +347,8 @@ def test_a_step_of_any_station_is_on_every_worklist_of_its_establishment(desk: D
 
 def test_where_settings_say_so_a_modality_sees_its_own_steps_whatever_it_asks(desk: Desk) -> None:
     desk.enter(DAY[0], replace(DAY[1], station=""), DAY[2])
-    assert desk.seen(only_own=True, station="CT_1") == ["A1", "A2"]
-    assert desk.seen(only_own=True, station="CT_1", s00400001="MR_1") == ["A2"]
+    assert desk.seen(own="CT_1") == ["A1", "A2"]
+    assert desk.seen(own="CT_1", s00400001="MR_1") == ["A2"]
 
 
 def test_what_is_over_is_found_by_asking_for_it(desk: Desk) -> None:

@@ -277,6 +277,22 @@ def test_a_worklist_has_so_many_answers_and_says_when_there_are_more(here: Archi
     assert answers[-1][0].Status == last
 
 
+@pytest.mark.parametrize(("asked", "shown"), [("", MODALITY), ("ROOM_9", "ROOM_9"), ("ROOM*", MODALITY)])
+def test_a_step_of_any_station_is_answered_as_of_the_one_that_is_asked_for(
+    here: Archive, asked: str, shown: str
+) -> None:
+    orders, scope = book(here)
+    one = order_of(replace(DAY[0], accession=f"ANY{len(asked)}", station=""))
+    one["procedures"][0] |= {"id": "", "study_uid": ""}
+    one["procedures"][0]["steps"][0] |= {"id": ""}
+    orders.add(read_order(one), Asking(scope, "api"))
+    with called(here) as association:
+        wanted = question(ScheduledStationAETitle=asked, AccessionNumber=f"ANY{len(asked)}")
+        entry = next(association.send_c_find(wanted, MWL))[1]
+    assert entry is not None
+    assert entry.ScheduledProcedureStepSequence[0].ScheduledStationAETitle == shown
+
+
 def test_keys_that_we_do_not_know_are_said_to_be_so(here: Archive) -> None:
     _, line = entered(here, 80)
     asked = question(AccessionNumber=line.accession)

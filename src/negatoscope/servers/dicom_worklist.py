@@ -22,7 +22,7 @@ from negatoscope.servers.dicom_store import Answer, Exchange, Peer
 from negatoscope.sharing import policy
 from negatoscope.wire.dimse import Command, Element, Message, encode, response_to
 from negatoscope.wire.dimse.commands import C_FIND, PENDING, SUCCESS
-from negatoscope.worklist import KEYS, STEP_KEYS, STEP_SEQUENCE, find_entries
+from negatoscope.worklist import KEYS, STATION_TITLE, STEP_KEYS, STEP_SEQUENCE, find_entries
 from negatoscope.worklist.ports import Journal, Transactions
 
 MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
@@ -76,9 +76,13 @@ class Worklist:
         _check(asked)
         keys = parse_identifier(asked, empty_value_matching=False, limits=self._limits)
         found = find_entries(
-            self._transactions, scope, keys,
-            station=peer.calling_title, only_own=self._only_own, limit=self._limits.find_answers,
-        )  # fmt: skip
+            self._transactions,
+            scope,
+            keys,
+            station=_station(keys) or peer.calling_title,
+            own=peer.calling_title if self._only_own else "",
+            limit=self._limits.find_answers,
+        )
         used = [key for key in _used(keys) if key != STEP_SEQUENCE]
         used += [f"{STEP_SEQUENCE}.{key}" for key in _used(_items(keys))]
         self._journal.record([queried(scope, "MWL", used, found.count, DOOR, peer.address)])
@@ -108,6 +112,12 @@ def _used(keys: Mapping[str, Match]) -> list[str]:
 
 def _items(keys: Mapping[str, Match]) -> Mapping[str, Match]:
     return keys[STEP_SEQUENCE].items if STEP_SEQUENCE in keys else {}
+
+
+def _station(keys: Mapping[str, Match]) -> str:
+    """The one title that is asked for, "" when it is not one: a step of any station is answered as that one's."""
+    match = _items(keys).get(STATION_TITLE)
+    return match.values[0] if match and match.kind is Kind.SINGLE and len(match.values) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,14 +90,14 @@ class Found:
 
 
 def find_entries(
-    transactions: Transactions, scope: Scope, keys: Keys, *, station: str, only_own: bool = False, limit: int
+    transactions: Transactions, scope: Scope, keys: Keys, *, station: str, own: str = "", limit: int
 ) -> Found:
     """Scheduled steps of the scope's establishment that match, by their start.
 
     Args:
         keys: as ``dicom.matching.parse_identifier`` gives them.
-        station: AE title of whoever asks; shown for steps of any station.
-        only_own: steps of that title and of any station alone, whatever the keys ask for.
+        station: AE title that is shown for steps of any station.
+        own: steps of this title and of any station alone, whatever the keys ask for; "" for all.
         limit: most entries.
 
     Keys that the index does not know match everything (PS3.4 K.4.1.1.3). Unless the keys name states, only what is
@@ -110,8 +110,8 @@ def find_entries(
     plan, recheck = _Plan(), dict(keys)
     items = recheck.pop(STEP_SEQUENCE, None)
     step = dict(items.items) if items else {}
-    if only_own:
-        plan.add("s.station_title IN ('', {})", station)
+    if own:
+        plan.add("s.station_title IN ('', {})", own)
     _narrow_step(plan, step)
     for key, column in _TEXT.items():
         if key in recheck and plan.text(column, recheck[key]):
