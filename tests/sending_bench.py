@@ -46,6 +46,7 @@ class Shelf:
     def start(self) -> Shelf:
         entity = AE(ae_title=self.title)
         for context in AllStoragePresentationContexts:
+            assert context.abstract_syntax is not None
             entity.add_supported_context(context.abstract_syntax, [EXPLICIT, "1.2.840.10008.1.2"])
         entity.add_supported_context("1.2.840.10008.1.1")
         self.server = entity.start_server(

@@ -29,7 +29,7 @@ from negatoscope.servers.dicom_client import Proposal, associate
 from negatoscope.servers.dicom_commitment import INVALID_ARGUMENT, PUSH_MODEL, WELL_KNOWN_INSTANCE, CommitmentService
 from negatoscope.sharing import COMMAND_LINE
 from negatoscope.storage.segments import segment_path
-from negatoscope.wire.dimse.commands import N_ACTION, Element
+from negatoscope.wire.dimse.commands import N_ACTION, Element, Value
 from sending_bench import EXPLICIT, QUICK, Bench, bench, free_port, wait
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -121,6 +121,7 @@ class Modality:
         server = entity.start_server(
             ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self.hear)]
         )
+        assert server is not None
         yield
         server.shutdown()
 
@@ -243,7 +244,7 @@ def test_a_request_over_the_limit_is_refused(committing: Committing, excess: int
     data = write_request("2.25.1", [(CT, "2.25.2")], EXPLICIT)
     with door(committing.bench, committing.limited(len(data) - excess)) as port:
         sender = associate(("127.0.0.1", port), Proposal(TITLE, STORER, ((PUSH_MODEL, (EXPLICIT,)),)))
-        values = {
+        values: dict[Element, Value] = {
             Element.REQUESTED_SOP_CLASS_UID: PUSH_MODEL,
             Element.REQUESTED_SOP_INSTANCE_UID: WELL_KNOWN_INSTANCE,
             Element.ACTION_TYPE_ID: 1,
@@ -263,13 +264,14 @@ def test_a_request_over_the_limit_is_refused(committing: Committing, excess: int
     ],
 )
 def test_a_request_of_something_else_is_refused_for_what_it_is(
-    committing: Committing, change: dict[Element, Any], status: int
+    committing: Committing, change: dict[Element, Value], status: int
 ) -> None:
-    values = {
+    values: dict[Element, Value] = {
         Element.REQUESTED_SOP_CLASS_UID: PUSH_MODEL,
         Element.REQUESTED_SOP_INSTANCE_UID: WELL_KNOWN_INSTANCE,
         Element.ACTION_TYPE_ID: 1,
-    } | change
+    }
+    values |= change
     proposal = Proposal(TITLE, STORER, ((PUSH_MODEL, (EXPLICIT,)),))
     with associate(("127.0.0.1", committing.port), proposal) as sender:
         sender.ask(1, N_ACTION, values, write_request("2.25.1", [(CT, "2.25.2")], EXPLICIT))
@@ -317,6 +319,7 @@ class Keeper:
 
         handlers: list[Any] = [(evt.EVT_C_STORE, store), (evt.EVT_N_ACTION, action)]
         server = entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
+        assert server is not None
         yield self
         server.shutdown()
 

@@ -216,7 +216,8 @@ class Queue:
                 assert busy is not None
                 while len(taken) < most:
                     total = busy["urgent"] + busy["others"]
-                    any_fits = total < node["concurrency"] and not urgent_only
+                    # What is less urgent would only be stopped again at the next beat.
+                    any_fits = total < node["concurrency"] and not urgent_only and not busy["urgent"]
                     least = int(Priority.BULK if any_fits else Priority.URGENT)
                     if total >= node["concurrency"] + urgent_places:
                         break
@@ -373,6 +374,9 @@ class Queue:
             unit.execute(QUERIES["forget_old"], {"age_s": age_s})
 
     def _changing(self, delivery_id: int, by: Actor) -> AbstractContextManager[Unit]:
+        """Whoever administers, or stores images: not everybody who may read."""
+        if Right.ADMINISTER not in by.rights:
+            policy.require(by, Right.STORE)
         row = self.get(delivery_id, by=by)
         return self._units.unit([row.establishment_id])
 

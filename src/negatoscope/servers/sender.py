@@ -238,8 +238,8 @@ class Deliverer:
 
     def _settle(self, node: Node, run: Run, why: Stopped | NodeSilent | None) -> None:
         claimed, timing = run.claimed, self._timing
-        if run.connected.is_set():
-            self._nodes.answered(node.node_id)
+        if run.connected.is_set() and (run.acknowledged_objects or not isinstance(why, NodeSilent)):
+            self._nodes.answered(node.node_id)  # a node that only connects is waited for longer and longer
         if isinstance(why, NodeSilent):
             log.warning("node_silent node_id=%d reason=%s", node.node_id, why)
             self._count("send_failures_total", 1, kind=node.kind.value)
