@@ -11,9 +11,11 @@ from starlette.applications import Starlette
 from negatoscope.archive.frames import FrameTables
 from negatoscope.archive.quarantine import Quarantine
 from negatoscope.bootstrap import Core
+from negatoscope.sending_pages import web_sending
 from negatoscope.servers.pixels import PixelPool
 from negatoscope.web.app import build_app
 from negatoscope.web.authentication import Authentication
+from negatoscope.web.nodes import node_routes
 from negatoscope.web.openapi import capabilities_routes, document_route
 from negatoscope.web.orders import order_routes
 from negatoscope.web.pages import PageServices, error_response, language_of, page_routes
@@ -49,9 +51,16 @@ def http_app(built: Core) -> Iterator[Starlette]:
             authentication=authentication,
             limits=built.limits,
         )
+        parts = web_sending(built)
         app = build_app(
             services,
-            [*qido_routes(services), *order_routes(services), *page_routes, *viewer_routes(language=language_of)],
+            [
+                *qido_routes(services),
+                *order_routes(services),
+                *node_routes(services, parts),
+                *page_routes,
+                *viewer_routes(language=language_of),
+            ],
             error_page=error_response,
         )
         programs = [route for route in app.routes if getattr(route, "path", "").startswith(("/dicom-web", "/wado"))]
@@ -60,6 +69,7 @@ def http_app(built: Core) -> Iterator[Starlette]:
             authentication.actor_of,
         )
         app.router.routes.append(document_route(programs))
+        app.state.sending = parts
         app.state.pages = PageServices(
             settings,
             built.database,

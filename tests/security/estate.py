@@ -24,6 +24,8 @@ from negatoscope.http_app import http_app
 from negatoscope.model.actor import Actor, Right, Role, Scope
 from negatoscope.model.source import Announced, Door, Source
 from negatoscope.model.stored import Outcome
+from negatoscope.routing import NewNode
+from negatoscope.sending import sending
 from negatoscope.settings import Settings
 from negatoscope.sharing import COMMAND_LINE, Accounts, Passwords
 from negatoscope.worklist import Asking, Orders, read_order
@@ -90,6 +92,11 @@ class Estate:
         elif names is Names.ORDER:
             place = self.places["A" if whose == "own" else "B"]
             values["request_id"] = "999999" if whose == "absent" else str(place.order)
+        elif names is Names.NODE:
+            values["node_id"] = "999999" if whose == "absent" else str(self._node("A" if whose == "own" else "B"))
+        elif names is Names.DELIVERY:
+            code = "A" if whose == "own" else "B"
+            values["delivery_id"] = "999999" if whose == "absent" else str(self._delivery(code))
         elif names is Names.USER:
             values["name"] = "nobody" if whose == "absent" else "victim"
         values["instance_uid"] = values["sop_instance_uid"]
@@ -102,6 +109,8 @@ class Estate:
             "path": "7FE00010",
             "address": "nothing.js",
             "actor_id": "0",
+            "node_id": "0",
+            "delivery_id": "0",
             "quarantine_id": "0",
             "request_id": "0",
             "name": "victim",
@@ -111,6 +120,16 @@ class Estate:
     def _entity(self, code: str) -> int:
         title = f"AE{next(_numbers)}"
         return self.accounts.add_entity(title, code, [Right.STORE], by=COMMAND_LINE).actor_id
+
+    def _node(self, code: str) -> int:
+        """Nobody listens there."""
+        new = NewNode(establishment=code, name=f"N{next(_numbers)}", title="NOBODY", host="127.0.0.1", port=9)
+        return sending(self.built).nodes.add(new, by=COMMAND_LINE)
+
+    def _delivery(self, code: str) -> int:
+        parts = sending(self.built)
+        node = parts.nodes.of_id(self._node(code))
+        return parts.queue.ask(node, self.places[code].study["study_uid"], by=parts.hand(code), hold=True)
 
     def _credential(self, audience: str, whose: str) -> str:
         """A fresh token of the one who asks, or of somebody else."""

@@ -30,6 +30,8 @@ class Names(Enum):
     CREDENTIAL = "credential"
     USER = "user"
     ORDER = "order"
+    NODE = "node"
+    DELIVERY = "delivery"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ ADMINISTRATORS = frozenset({Role.ADMIN, Role.REFERENT})
 ADMIN = frozenset({Role.ADMIN})
 ORDERERS = frozenset({Role.REFERENT, Role.RADIOGRAPHER, Role.RADIOLOGIST, Role.SECRETARY})
 REFERENT = frozenset({Role.REFERENT})
+SENDERS = frozenset({Role.ADMIN, Role.REFERENT, Role.RADIOGRAPHER, Role.RADIOLOGIST})  # may change what is sent
 
 OK, MOVED, FORM = frozenset({200}), frozenset({303}), frozenset({303, 400, 422})
 
@@ -154,6 +157,31 @@ ROWS: dict[str, Row] = {
     "add-user": _page(ADMIN, FORM),
     "disable-user": Row(Family.PAGE, ADMIN, names=Names.USER, platform=ADMIN, through=MOVED),
     "enable-user": Row(Family.PAGE, ADMIN, names=Names.USER, platform=ADMIN, through=MOVED),
+    # Sending
+    "nodes": _page(ADMINISTRATORS),
+    "add-node": _page(ADMINISTRATORS, FORM),
+    "change-node": Row(
+        Family.PAGE, ADMINISTRATORS, names=Names.NODE, platform=ADMIN, through=MOVED, form={"change": "pause"}
+    ),
+    "change-delivery": Row(
+        Family.PAGE, ADMINISTRATORS, names=Names.DELIVERY, platform=ADMIN, through=MOVED, form={"change": "cancel"}
+    ),
+    "list-nodes": Row(Family.PROGRAM, ADMINISTRATORS),
+    "api-add-node": Row(Family.PROGRAM, ADMINISTRATORS, through=frozenset({400})),  # no body
+    "remove-node": Row(
+        Family.PROGRAM, ADMINISTRATORS, names=Names.NODE, platform=ADMIN, through=frozenset({204, 412})
+    ),
+    **{
+        name: Row(Family.PROGRAM, ADMINISTRATORS, names=Names.NODE, platform=ADMIN)
+        for name in ("api-echo-node", "api-pause-node", "api-resume-node")
+    },
+    "list-deliveries": Row(Family.PROGRAM, READERS | {Role.ADMIN}),
+    "ask-delivery": Row(Family.PROGRAM, READERS, through=frozenset({400})),  # no body
+    "read-delivery": Row(Family.PROGRAM, READERS | {Role.ADMIN}, names=Names.DELIVERY, platform=ADMIN),
+    **{
+        name: Row(Family.PROGRAM, SENDERS, names=Names.DELIVERY, platform=ADMIN, through=frozenset({200, 412}))
+        for name in ("retry-delivery", "release-delivery", "cancel-delivery")
+    },
     "storage": _page(ADMIN),
     "alerts": _page(ADMIN),
     "quarantine": _page(ADMINISTRATORS),

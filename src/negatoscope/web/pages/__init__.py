@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from negatoscope.model.actor import Right
-from negatoscope.web.pages import account, administration, importing, login, orders, study, worklist
+from negatoscope.web.pages import account, administration, importing, login, nodes, orders, study, worklist
 from negatoscope.web.pages.common import error_response, language_of, posted, shown
 from negatoscope.web.pages.services import PageServices
 from negatoscope.web.pages.static import static_route
@@ -84,6 +84,10 @@ page_routes: list[Route] = [
     _post(f"{_ADMIN}/users", posted(administration.add_user, Right.ADMINISTER), "add-user"),
     _post(f"{_ADMIN}/users/{{name}}/disable", posted(administration.disable_user, Right.ADMINISTER), "disable-user"),
     _post(f"{_ADMIN}/users/{{name}}/enable", posted(administration.enable_user, Right.ADMINISTER), "enable-user"),
+    _get(f"{_ADMIN}/nodes", shown(nodes.show_nodes, Right.ADMINISTER), "nodes"),
+    _post(f"{_ADMIN}/nodes", posted(nodes.add_node, Right.ADMINISTER), "add-node"),
+    _post(f"{_ADMIN}/nodes/{{node_id:int}}", posted(nodes.change_node, Right.ADMINISTER), "change-node"),
+    _post(f"{_ADMIN}/queue/{{delivery_id:int}}", posted(nodes.change_delivery, Right.ADMINISTER), "change-delivery"),
     _get(f"{_ADMIN}/storage", shown(administration.show_storage, Right.ADMINISTER), "storage"),
     _get(f"{_ADMIN}/alerts", shown(administration.show_alerts, Right.ADMINISTER), "alerts"),
     _get(f"{_ADMIN}/quarantine", shown(administration.show_quarantine, Right.QUARANTINE), "quarantine"),

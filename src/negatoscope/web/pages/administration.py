@@ -50,6 +50,7 @@ SCREENS = {
         _screen("establishments", "building", _("Establishments")),
         _screen("applications", "modality", _("Application entities")),
         _screen("users", "users", _("Users")),
+        _screen("nodes", "upload", _("Sending")),
         _screen("storage", "disk", _("Storage"), platform=True),
         _screen("quarantine", "shield", _("Quarantine"), Right.QUARANTINE),
         _screen("alerts", "alert", _("Damage"), platform=True),
