@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 from psycopg_pool.base import AttemptWithBackoff
@@ -19,6 +20,8 @@ Unit = psycopg.Connection[DictRow]
 AttemptWithBackoff.INITIAL_DELAY = 0.1
 AttemptWithBackoff.DELAY_BACKOFF = 1.5
 _IDLE_S = 1.0  # a connection unused for longer is asked whether it still lives
+_WARM = 4  # connections kept beside the pool
+_WARM_S = 600.0  # after which one goes back to the pool, which ends the old
 
 
 class _Connection(psycopg.Connection[DictRow]):
@@ -26,6 +29,7 @@ class _Connection(psycopg.Connection[DictRow]):
 
     wall: str | None = None
     used_at: float = 0.0
+    warm_since: float = 0.0  # 0: it came from the pool
 
 
 class Database:
@@ -33,10 +37,15 @@ class Database:
 
     Connections are in autocommit and have taken the role ``negatoscope_app``: they own no table, so row
     security holds for them. The setting ``negatoscope.establishments`` says what it lets through.
+
+    The pool hands out whichever was unused for longest. So a few are kept beside it, the last used first:
+    their backends have plans and pages at hand, which halves the time of a short statement.
     """
 
     def __init__(self, url: str, *, size: int = 16, wait_s: float = 10.0) -> None:
         self.url = url
+        self._warm: list[_Connection] = []
+        self._closed = False
         self._pool: ConnectionPool[_Connection] = ConnectionPool(
             url,
             connection_class=_Connection,
@@ -52,6 +61,8 @@ class Database:
         )
 
     def close(self) -> None:
+        self._closed = True
+        self._cool()
         self._pool.close(timeout=2.0)
 
     @contextmanager
@@ -83,16 +94,49 @@ class Database:
     @contextmanager
     def _connection(self, wall: str) -> Iterator[_Connection]:
         try:
-            with self._pool.connection() as connection:
+            connection = self._take()
+            try:
                 if connection.wall != wall:
                     connection.execute("SELECT set_config('negatoscope.establishments', %s, false)", (wall,))
                     connection.wall = wall
                 yield connection
-                connection.used_at = time.monotonic()
+            finally:
+                self._give_back(connection)
         except (PoolTimeout, PoolClosed, TooManyRequests, psycopg.OperationalError) as error:
             if isinstance(error, psycopg.OperationalError) and not _is_outage(error):
                 raise
+            self._cool()  # what broke one has broken all
             raise Unavailable("the index cannot be reached") from error
+
+    def _take(self) -> _Connection:
+        while self._warm:
+            try:
+                connection = self._warm.pop()
+            except IndexError:  # another thread was faster
+                break
+            try:
+                _check(connection)
+            except psycopg.Error:
+                self._pool.putconn(connection)  # which replaces it
+            else:
+                return connection
+        connection = self._pool.getconn()
+        connection.warm_since = 0.0
+        return connection
+
+    def _give_back(self, connection: _Connection) -> None:
+        now = connection.used_at = time.monotonic()
+        connection.warm_since = connection.warm_since or now
+        sound = not connection.closed and connection.info.transaction_status is TransactionStatus.IDLE
+        if sound and len(self._warm) < _WARM and now - connection.warm_since < _WARM_S and not self._closed:
+            self._warm.append(connection)
+        else:
+            self._pool.putconn(connection)
+
+    def _cool(self) -> None:
+        while self._warm:
+            with suppress(IndexError):
+                self._pool.putconn(self._warm.pop())
 
 
 def _wall(establishments: Sequence[int] | None) -> str:
