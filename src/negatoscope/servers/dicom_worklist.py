@@ -22,7 +22,7 @@ from negatoscope.servers.dicom_store import Answer, Exchange, Peer
 from negatoscope.sharing import policy
 from negatoscope.wire.dimse import Command, Element, Message, encode, response_to
 from negatoscope.wire.dimse.commands import C_FIND, PENDING, SUCCESS
-from negatoscope.worklist import KEYS, STATION_TITLE, STEP_KEYS, STEP_SEQUENCE, find_entries
+from negatoscope.worklist import EMPTY_KEYS, KEYS, STATION_TITLE, STEP_KEYS, STEP_SEQUENCE, find_entries
 from negatoscope.worklist.ports import Journal, Transactions
 
 MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
@@ -130,8 +130,8 @@ class _Shape:
     @classmethod
     def of(cls, asked: Dataset) -> _Shape:
         step = _item(asked.get(STEP_SEQUENCE, {}))
-        lacking = not (asked.keys() - _FREE <= KEYS and step.keys() <= STEP_KEYS)
-        return cls({key: element for key, element in asked.items() if key in KEYS}, lacking)
+        lacking = not (asked.keys() - _FREE <= KEYS | EMPTY_KEYS and step.keys() <= STEP_KEYS)
+        return cls({key: element for key, element in asked.items() if key in KEYS | EMPTY_KEYS}, lacking)
 
     def pick(self, found: Dataset) -> Dataset:
         answer = {}

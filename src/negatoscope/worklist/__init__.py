@@ -1,7 +1,7 @@
 """Orders, the modality worklist, and what modalities report of their work."""
 
 from negatoscope.worklist.book import ImagesRow, OrderPage, OrderRow, Orders, ProcedureRow, StepRow, Wanted
-from negatoscope.worklist.entries import KEYS, STATION_TITLE, STEP_KEYS, STEP_SEQUENCE
+from negatoscope.worklist.entries import EMPTY_KEYS, KEYS, STATION_TITLE, STEP_KEYS, STEP_SEQUENCE
 from negatoscope.worklist.find import Found, find_entries
 from negatoscope.worklist.orders import NewOrder, read_order
 from negatoscope.worklist.performed import PerformedRow, SeriesRow
@@ -11,6 +11,7 @@ from negatoscope.worklist.states import BY_HAND, OPEN, PerformedStatus, StepStat
 
 __all__ = [
     "BY_HAND",
+    "EMPTY_KEYS",
     "KEYS",
     "OPEN",
     "STATION_TITLE",

@@ -23,6 +23,11 @@ KEYS = frozenset(
     | {"00100010", "00100020", "00100021", "00100024", "00100030", "00100040", "001021C0"}
     | {key for table in (PATIENT_MORE, REQUEST_MORE, PROCEDURE_MORE) for key, _ in table.values()}
 )
+# Asked for by many modalities and not known before the study: answered empty, matched by everything.
+EMPTY_KEYS = frozenset(
+    {"00080020", "00080030", "00080080", "00081030", "00081032", "00081080", "00101001", "00101002", "00101010"}
+    | {"00102180", "001021B0", "00200010", "00080051", "00102201", "00102203"}
+)
 
 
 def entry(row: Mapping[str, Any], station: str) -> Dataset:
