@@ -36,6 +36,7 @@ from negatoscope.errors import (
     UnsupportedSOPClass,
 )
 from negatoscope.servers import dicom_negotiation as negotiation
+from negatoscope.servers.dicom_commitment import COMMITMENT, PUSH_MODEL
 from negatoscope.servers.dicom_mpps import MPPS, PERFORMED_STEP, PERFORMED_STEP_RETRIEVE
 from negatoscope.servers.dicom_query import SOP_CLASSES
 from negatoscope.servers.dicom_query_retrieve import FIND, GET, MOVE
@@ -301,7 +302,8 @@ def services() -> str:
     rows.append(("Modality Worklist Information Model, FIND", code(MODALITY_WORKLIST), "SCP", worklist))
     rows.append(("Modality Performed Procedure Step", code(PERFORMED_STEP), "SCP", code(cast(str, MPPS.right))))
     rows.append(("Modality Performed Procedure Step Retrieve", code(PERFORMED_STEP_RETRIEVE), "SCP", worklist))
-    rows.append(("Storage of what C-MOVE and C-GET send", "", "SCU", ""))
+    rows.append(("Storage Commitment Push Model", code(PUSH_MODEL), "SCP and SCU", code(cast(str, COMMITMENT.right))))
+    rows.append(("Storage of what C-MOVE, C-GET and deliveries send", "", "SCU", ""))
     return table(("service", "UID", "role", "right the peer needs"), rows)
 
 
