@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-from negatoscope import cli, metrics
+from negatoscope import cli, conformance, metrics
 from negatoscope.archive import commit
 from negatoscope.archive.query_conditions import Level, known_at
 from negatoscope.db.migrate import migrations
@@ -437,6 +437,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "application-entity-rights": lambda: ", ".join(code(right) for right in sorted(AE_RIGHTS)) + "\n",
     "tables": tables,
     "services": services,
+    "tls": lambda: table(("", "DICOM over TLS"), conformance.tls_rows()),
+    "ihe": lambda: table(("profile", "actor", "transaction", "state"), conformance.ihe_rows()),
     "query-keys": query_keys,
     "worklist-keys": worklist_keys,
     "association-policy": association_policy,

@@ -52,3 +52,25 @@ def test_limits_are_settings_too(tmp_path: Path) -> None:
 def test_a_child_gets_the_settings_of_its_parent(tmp_path: Path) -> None:
     settings = load(tmp_path, {"database": "postgresql://x"}, {"NEGATOSCOPE_LIMIT_IDLE_S": "7"})
     assert settings_of(child_config(settings, "postgresql://x")) == settings
+
+
+@pytest.mark.parametrize(
+    ("file", "plain", "secure"),
+    [
+        ("", "127.0.0.1:11112", ""),
+        ("dicom_tls = '0.0.0.0:2762'", "", "0.0.0.0:2762"),
+        ("dicom_tls = '0.0.0.0:2762'\ndicom = '127.0.0.1:104'", "127.0.0.1:104", "0.0.0.0:2762"),
+    ],
+)
+def test_plain_text_is_served_beside_tls_only_when_it_is_named(
+    tmp_path: Path, file: str, plain: str, secure: str
+) -> None:
+    (tmp_path / "negatoscope.toml").write_text(file)
+    settings = load(tmp_path, {}, {})
+    assert (settings.dicom, settings.dicom_tls) == (plain, secure)
+    assert settings_of(child_config(settings, "")) == settings
+
+
+def test_a_server_without_any_dicom_address_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="dicom"):
+        load(tmp_path, {"dicom": ""}, {})
