@@ -43,6 +43,12 @@ CONNECT_S = 10.0
 WAIT_S = 5.0  # for a node's report on the association on which we asked
 _SYNTAXES = (EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN)
 
+# PS3.7 10.1.4.1.5 leaves them out at will; Orthanc takes no response without them.
+_AFFECTED: dict[Element, Value] = {
+    Element.AFFECTED_SOP_CLASS_UID: PUSH_MODEL,
+    Element.AFFECTED_SOP_INSTANCE_UID: WELL_KNOWN_INSTANCE,
+}
+
 COMMITMENT = Service(lambda uid: uid == PUSH_MODEL, Right.STORE, takes, reports=True)
 
 
@@ -103,7 +109,7 @@ class CommitmentService:
         self._count("commitments_total", 1)
         try:
             link.begin()
-            link.respond(message.context_id, response_to(command, SUCCESS))
+            link.respond(message.context_id, response_to(command, SUCCESS, values=_AFFECTED))
             taken = self._answer_at_once(message, syntax, peer, link, commitment_id, transaction_uid, objects)
         except Gone:
             self._give_back(commitment_id)
