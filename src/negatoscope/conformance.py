@@ -71,7 +71,7 @@ IHE = (
     Transaction("SWF.b", "Image Manager / Image Archive", "RAD-4, RAD-13 Procedure Scheduled, Updated (HL7)", ()),
     Transaction(
         "SWF.b", "Order Filler (DICOM side)", "RAD-5 Query Modality Worklist", (WORKLIST_FIND,),
-        "DCMTK (compared with wlmscpfs), pynetdicom, dcmjs-dimse", "the HL7 side of the actor",
+        "DCMTK (compared with wlmscpfs), pynetdicom, dcmjs-dimse", "the HL7 side of the actor is not there",
     ),
     Transaction(
         "Access to Radiology Information (ARI)", "Image Manager / Image Archive", "RAD-14, RAD-16 Query, Retrieve",
@@ -139,7 +139,7 @@ def state(one: Transaction) -> str:
         return f"not there{': ' + one.left if one.left else ''}"
     tested = f", tested with {one.tested}" if one.tested and not one.tested.startswith("as ") else ""
     alike = f", {one.tested}" if one.tested.startswith("as ") else ""
-    return f"implements{tested}{alike}{'; not: ' + one.left if one.left else ''}"
+    return f"implements{tested}{alike}{'; ' + one.left if one.left else ''}"
 
 
 def ihe_rows() -> list[tuple[str, str, str, str]]:
