@@ -109,7 +109,8 @@ class _Child:
         Pages that were touched once cost nothing the second time, and a fresh 24 MB costs 20 ms: so a child keeps
         its file. It goes with the child, and no other child ever sees it.
         """
-        if source.length > _LENT:
+        fresh = source.length > _LENT or 2 * source.touched < source.length  # few pages of a long object: no more
+        if fresh:
             lent = _Lent(source.length)
         else:
             # doubled, so that small objects do not make it grow again and again
@@ -119,10 +120,10 @@ class _Child:
             lent = self._lent
         try:
             with memoryview(lent.memory) as whole, whole[: source.length] as room:
-                source.fill(room)
+                source.fill(room, blank=fresh)
             yield lent.descriptor
         finally:
-            if lent is not self._lent:
+            if fresh:
                 lent.close()
 
     def _drop_lent(self) -> None:

@@ -58,6 +58,18 @@ def test_a_child_renders_one_object_after_another_as_if_each_were_its_first() ->
             assert pool.render(source(data), syntax, 0, PNG) == alone[number]
 
 
+@pytest.mark.parametrize("length", [len(CONTENT), 3 * pixels._LENT])
+def test_a_few_blocks_of_a_long_object_touch_no_more_pages_than_they_fill(length: int) -> None:
+    extents = ((0, 4096), (2 << 20, (2 << 20) + 8192))
+    child = object.__new__(pixels._Child)
+    child._lent = None
+    with child.given(Source(length, extents, lambda start, room: source(CONTENT).read(start, room))) as descriptor:
+        status = os.fstat(descriptor)
+        assert status.st_size == length
+        assert status.st_blocks * 512 == 4096 + 8192
+        assert os.pread(descriptor, 8192, 2 << 20) == CONTENT[2 << 20 : (2 << 20) + 8192]
+
+
 @pytest.mark.parametrize("beyond", [-1, 0, 1])
 def test_objects_as_long_as_the_memory_that_a_child_keeps_and_one_byte_more_or_less_are_rendered(
     beyond: int, monkeypatch: pytest.MonkeyPatch

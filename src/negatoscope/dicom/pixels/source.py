@@ -18,21 +18,31 @@ class Source:
     extents: tuple[tuple[int, int], ...]
     read: Callable[[int, memoryview], None]
 
-    def fill(self, room: memoryview) -> None:
-        """Write the whole object, zeros included, into ``room`` of its length. Raises what ``read`` raises."""
+    @property
+    def touched(self) -> int:
+        """Bytes that are read."""
+        return sum(end - start for start, end in self.extents)
+
+    def fill(self, room: memoryview, *, blank: bool = False) -> None:
+        """Have the whole object in ``room`` of its length, zeros included. Raises what ``read`` raises.
+
+        ``blank``: the room is zeros already, and what is not read may stay untouched.
+        """
         done = 0
         for start, end in self.extents:
-            _clear(room, done, start)
+            if not blank:
+                _clear(room, done, start)
             with room[start:end] as part:
                 self.read(start, part)
             done = end
-        _clear(room, done, self.length)
+        if not blank:
+            _clear(room, done, self.length)
 
     def whole(self) -> bytearray:
         """In plain memory, for decoding in this process."""
         data = bytearray(self.length)
         with memoryview(data) as room:
-            self.fill(room)
+            self.fill(room, blank=True)
         return data
 
 
