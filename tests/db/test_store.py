@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from harness import ArchiveBench, new_archive, synthetic
 
 from negatoscope.dicom.uid import EXPLICIT_LITTLE_ENDIAN
-from negatoscope.errors import MismatchedObject, NegatoscopeError, OutOfResources, TruncatedObject
+from negatoscope.errors import MismatchedObject, NegatoscopeError, OutOfResources, TruncatedObject, Unavailable
 from negatoscope.model.checksum import blocks_match
 from negatoscope.model.source import Announced
 from negatoscope.model.stored import Container, Outcome
@@ -173,7 +174,8 @@ def test_a_crash_after_the_sync_and_before_the_index_loses_nothing(archive: Arch
     data = synthetic()
     reception = archive.store.begin(archive.world.source("A"), Announced(EXPLICIT))
     reception.write([data])
-    reception._receive()  # bytes synced; then the process dies: no row, no seal
+    reception._receive()
+    reception._record.sync()  # then the process dies: no row, no seal
     torn = reception._record
     assert isinstance(torn, SegmentRecord)
     os.pwrite(torn._writer.fd, b"torn", torn._writer.end)
@@ -186,6 +188,47 @@ def test_a_crash_after_the_sync_and_before_the_index_loses_nothing(archive: Arch
     assert again.recover().segments == 0, "it is sealed now"
     assert again.keep(data, EXPLICIT).outcome is Outcome.ALREADY_STORED
     again.segments.close()
+
+
+def test_an_index_refers_to_bytes_only_once_they_are_synced(
+    archive: ArchiveBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third object of a series: its statement runs while its bytes are being synced."""
+    for number in (1, 2):
+        archive.keep(synthetic(sop=f"2.25.{number}"), EXPLICIT)
+    seen: list[int] = []
+    real_sync = SegmentRecord.sync
+
+    def sync(record: SegmentRecord) -> None:
+        real_sync(record)
+        time.sleep(0.05)  # the statement has long been run, were it only sent
+        seen.append(len(rows(archive, "instance")))
+
+    monkeypatch.setattr(SegmentRecord, "sync", sync)
+    assert archive.keep(synthetic(sop="2.25.3"), EXPLICIT).outcome is Outcome.CREATED
+    assert seen == [2]
+    assert len(rows(archive, "instance")) == 3
+
+
+def test_bytes_that_could_not_be_synced_are_never_indexed(
+    archive: ArchiveBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        archive.keep(synthetic(sop=f"2.25.{number}"), EXPLICIT)
+
+    def sync(record: SegmentRecord) -> None:
+        time.sleep(0.05)
+        raise Unavailable("storage failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentRecord, "sync", sync)
+        with pytest.raises(Unavailable):
+            archive.keep(synthetic(sop="2.25.3"), EXPLICIT)
+    time.sleep(0.1)
+    assert len(rows(archive, "instance")) == 2
+    assert archive.keep(synthetic(sop="2.25.3"), EXPLICIT).outcome is Outcome.CREATED
+    [study] = rows(archive, "study")
+    assert study["number_of_instances"] == 3
 
 
 def test_recovery_of_what_is_indexed_changes_nothing(archive: ArchiveBench, tmp_path: Path) -> None:

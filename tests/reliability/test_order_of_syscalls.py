@@ -80,6 +80,33 @@ def test_an_object_is_durable_before_its_c_store_response(tmp_path: Path) -> Non
         assert_order(lines, rf"(sendto|sendmsg|write|writev)\(\d+<TCP:\[127\.0\.0\.1:{built.dicom_port}->.*\\4\\0")
 
 
+def test_the_index_commits_the_next_object_of_a_series_after_its_bytes_are_synced(tmp_path: Path) -> None:
+    """Its statement is sent before: what commits it is the Sync message, sent when the bytes are safe."""
+    with system(NEGATOSCOPE_QUIET_S="3600") as built:
+        built.start()
+        proposal = Proposal("NEGATOSCOPE", "MODALITY", ((CT, (EXPLICIT_LITTLE_ENDIAN,)),))
+        with associate(built.dicom, proposal) as sender:
+
+            def store(number: int) -> None:
+                one = sent(f"2.25.{number}")
+                assert sender.store(CT, one.sop, EXPLICIT_LITTLE_ENDIAN, one.data).status == 0
+
+            for number in range(1, 9):  # the statement is prepared by then
+                store(number)
+            lines = traced(built, "dicom", lambda: store(9), tmp_path)
+        sync_message = r'(sendto|write|sendmsg)\(.*UNIX.*"S\\0\\0\\0\\4"'
+        statement = first(lines, r"(sendto|write|sendmsg)\(.*UNIX.*2\.25\.9")
+        synced = first(lines, r"fdatasync\(\d+<[^>]*\.seg>", statement)
+        finished = (
+            synced
+            if "resumed" not in lines[synced] and "unfinished" not in lines[synced]
+            else first(lines, r"fdatasync resumed", synced)
+        )
+        commit = first(lines, sync_message, finished)
+        assert not [line for line in lines[statement:finished] if re.search(sync_message, line)]
+        assert commit < first(lines, rf"(sendto|sendmsg)\(\d+<TCP:\[127\.0\.0\.1:{built.dicom_port}->.*\\4\\0")
+
+
 def test_an_object_is_durable_before_its_stow_response(tmp_path: Path) -> None:
     with system(NEGATOSCOPE_QUIET_S="3600") as built:
         built.start()

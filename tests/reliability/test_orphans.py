@@ -106,7 +106,6 @@ def test_what_cannot_be_indexed_yet_stays_until_it_can(archive: ArchiveBench, tm
     again.segments.close()
 
 
-@pytest.mark.xfail(strict=True, reason="storage.segments: records() ends at a damaged record")
 def test_an_index_made_anew_knows_what_lies_behind_a_damaged_record() -> None:
     with system(NEGATOSCOPE_QUIET_S="3600") as built:
         built.start()

@@ -2,6 +2,9 @@
 
 Whoever finds no commit under way leads: it takes all waiting receipts through one transaction and wakes
 their owners. A single sender so pays no hand-over; many senders share each sync of the database.
+
+A receipt that nobody else waits beside has its statement run while its bytes are being synced; the commit
+is asked for when they are. So an index never refers to bytes that a power cut could take away.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +57,7 @@ def series_key(source: Source, scanned: Scanned) -> SeriesKey:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A complete object in a segment: durable, scanned, not yet in the index."""
+    """A complete object in a segment: scanned, not yet in the index."""
 
     source: Source
     scanned: Scanned
@@ -89,6 +92,10 @@ class _Ticket:
     result: StoreResult | None = None
     error: NegatoscopeError | None = None
 
+    @property
+    def waits(self) -> bool:
+        return self.result is None and self.error is None
+
 
 @dataclass(slots=True)
 class _Batch:
@@ -112,13 +119,17 @@ class Committer:
         self._waiting: list[_Ticket] = []
         self._mutex, self._leading = threading.Lock(), threading.Lock()
         self._known: OrderedDict[SeriesKey, int] = OrderedDict()
+        self._last = 0  # thread that submitted
 
     def knows(self, key: SeriesKey) -> bool:
         """Whether the parents of a receipt are not needed: an object of this series has been committed."""
         return key in self._known
 
-    def submit(self, receipt: Receipt) -> StoreResult:
-        """Block until the receipt's rows are committed.
+    def submit(self, receipt: Receipt, sync: Callable[[], None]) -> StoreResult:
+        """Block until the receipt's bytes are synced and its rows committed.
+
+        Args:
+            sync: makes the bytes durable; called once.
 
         Raises:
             Unavailable: the index cannot commit now. Whether it did in the end is unknown, so the bytes
@@ -126,16 +137,53 @@ class Committer:
             InvalidObject: the index refuses this very object.
         """
         ticket = _Ticket(receipt)
-        with self._mutex:
-            self._waiting.append(ticket)
-        while ticket.result is None and ticket.error is None:
+        if not self._settle_alone(ticket, sync):
+            sync()
+        if ticket.waits:
+            with self._mutex:
+                self._waiting.append(ticket)
+        while ticket.waits:
             with self._leading:
-                if ticket.result is None and ticket.error is None:
+                if ticket.waits:
                     self._lead()
         if ticket.error is not None:
             raise ticket.error
         assert ticket.result is not None
         return ticket.result
+
+    def _settle_alone(self, ticket: _Ticket, sync: Callable[[], None]) -> bool:
+        """A receipt of a known series, if no other is under way or waits. Returns whether its bytes are synced.
+
+        They may be without a result: the longer way finds out what is wrong.
+        """
+        receipt = ticket.receipt
+        series_id = self._known.get(receipt.series_key)
+        # Beside others it would only make them wait: a batch of theirs costs less.
+        last, self._last = self._last, threading.get_ident()
+        if series_id is None or last != self._last or not self._leading.acquire(blocking=False):
+            return False
+        synced = False
+        try:
+            if self._waiting:
+                return False
+            with self._transactions.statements([receipt.source.establishment_id]) as unit:
+                with unit.pipeline():  # what is executed in it commits when it ends
+                    cursor = _store(unit, [receipt], {0: series_id})
+                    try:
+                        sync()
+                        synced = True
+                    finally:
+                        if not synced:
+                            unit.close()  # else leaving the pipeline would commit
+                if (receipt.segment_id, receipt.offset) in _places(cursor):
+                    ticket.result = receipt.result(Outcome.CREATED)
+        except Unavailable as error:
+            ticket.error = error
+        except psycopg.Error:
+            pass  # nothing is committed
+        finally:
+            self._leading.release()
+        return synced
 
     def _lead(self) -> None:
         with self._mutex:
@@ -344,8 +392,14 @@ def _insert(
     unit: Unit, receipts: Sequence[Receipt], series_ids: dict[int, int], *, known_new: bool = False
 ) -> set[tuple[int, int]]:
     """Insert what is new and count it. Returns the places (segment, offset) of what was inserted."""
+    return _places(_store(unit, receipts, series_ids, known_new=known_new))
+
+
+def _store(
+    unit: Unit, receipts: Sequence[Receipt], series_ids: dict[int, int], *, known_new: bool = False
+) -> psycopg.Cursor[DictRow]:
     chosen = [(receipts[i], series_id) for i, series_id in series_ids.items()]
-    cursor = unit.execute(
+    return unit.execute(
         SQL["store_instances"],
         {
             "establishments": ",".join(sorted({str(receipt.source.establishment_id) for receipt, _ in chosen})),
@@ -354,6 +408,9 @@ def _insert(
             "known_new": known_new,
         },
     )
+
+
+def _places(cursor: psycopg.Cursor[DictRow]) -> set[tuple[int, int]]:
     return {(row["segment_id"], row["segment_offset"]) for row in cursor}
 
 

@@ -82,12 +82,18 @@ class Record(Protocol):
 
     def digest(self) -> tuple[bytes, bytes]: ...
 
-    def finish(self, header: RecordHeader) -> None: ...
+    def finish(self, header: RecordHeader) -> None:
+        """Make it whole."""
+        ...
+
+    def sync(self) -> None:
+        """Make what is whole durable. Raises ``Unavailable``; it then never was."""
+        ...
 
     def abort(self) -> None: ...
 
     def release(self) -> None:
-        """Give the end of the segment back. Exactly once, after ``finish`` or ``abort``."""
+        """Give the end of the segment back. Exactly once, after ``sync`` or ``abort``."""
         ...
 
 

@@ -21,7 +21,7 @@ from negatoscope.archive.commit import SQL as STORE_SQL
 from negatoscope.archive.commit import Committer
 from negatoscope.archive.lookup import uid_hash
 from negatoscope.archive.ports import ContainerReader, PackStore, Transactions, Unit
-from negatoscope.archive.recovery import ClaimedSegment, index_again
+from negatoscope.archive.recovery import ClaimedSegment, put_back
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
 from negatoscope.dicom.scan import Scanned, scan
 from negatoscope.errors import CorruptObject, PreconditionFailed
@@ -81,13 +81,19 @@ def rebuild(
             if segment is None:
                 rebuilt.unreadable += 1
                 continue
-            end = 0
+            end = left = 0
             for record in segment.records(0):
                 with transactions.unit(None) as unit:
                     _establishment(unit, record.header.establishment_code, record.header.authority_oid)
-                rebuilt.records += index_again(transactions, committer, segment_id, record, limits)
+                was_new = put_back(transactions, committer, segment_id, record, limits)
+                rebuilt.records += was_new is True
+                left += was_new is None
                 end = record.offset + record.length + len(record.crcs)
                 progress(rebuilt)
+            left += sum(offset < end for offset in segment.passed_over)
+            if left:  # sealed, it would be reclaimed: these bytes may be the only ones
+                rebuilt.unreadable += left
+                continue
             with transactions.unit(None) as unit:
                 unit.execute(STORE_SQL["seal_segment"], {"segment_id": segment_id, "end": end})
     with transactions.unit(None) as unit:

@@ -7,7 +7,7 @@ not the database, is the commit point.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -43,6 +43,11 @@ class ClaimedSegment(Protocol):
 
     @property
     def segment_id(self) -> int: ...
+
+    @property
+    def passed_over(self) -> Sequence[int]:
+        """Offsets of data sets, met so far, that were damaged since they were written, or torn if last."""
+        ...
 
     def records(self, start: int) -> Iterator[FoundRecord]: ...
 
@@ -87,6 +92,7 @@ def recover(
                     known += was_new is False
                     left += was_new is None
                 end = record.offset + record.length + len(record.crcs)
+            left += sum(offset < end and offset not in referred for offset in segment.passed_over)
             if any(offset >= end for offset in referred):
                 # Not a torn tail: what the index refers to was synced, so a record before it has been damaged since.
                 log.error("segment_damaged segment_id=%d offset=%d", segment.segment_id, end)
@@ -110,17 +116,13 @@ def referred_to(transactions: Transactions, segment_id: int) -> set[int]:
     return {row["segment_offset"] for row in rows}
 
 
-def index_again(
-    transactions: Transactions, committer: Committer, segment_id: int, record: FoundRecord, limits: Limits
-) -> bool:
-    """Put one record back into the index. False: it, or its first copy, was there already, or it cannot be."""
-    return put_back(transactions, committer, segment_id, record, limits) is True
-
-
 def put_back(
     transactions: Transactions, committer: Committer, segment_id: int, record: FoundRecord, limits: Limits
 ) -> bool | None:
-    """As :func:`index_again`, but None when the record cannot be indexed now: its bytes must stay."""
+    """Put one record back into the index. False: it, or its first copy, was there already.
+
+    None: it cannot be indexed now, and its bytes must stay.
+    """
     header = record.header
     with transactions.unit(None) as unit:
         source = _source(unit.execute(SQL["establishment"], {"code": header.establishment_code}).fetchall(), header)
@@ -143,7 +145,8 @@ def put_back(
             record.offset,
             record.length,
             record.crcs,
-        )
+        ),
+        lambda: None,  # whoever claimed the segment has synced it
     )
     return result.outcome is not Outcome.ALREADY_STORED
 

@@ -1,7 +1,7 @@
 """Receive, keep, acknowledge: the one way in for every door.
 
-The order is the promise: bytes synced in the segment, rows committed, only then success. Before the
-sync an object that cannot be kept is cut off; after the rows were asked for, bytes are never taken away
+The order is the promise: bytes synced in the segment, rows committed, only then success. Before that
+an object that cannot be kept is cut off; after the rows were asked for, bytes are never taken away
 unless the index has answered that it does not refer to them.
 """
 
@@ -93,7 +93,7 @@ class StoreReception:
             self.abort()
             raise
         try:
-            result = self._committer.submit(receipt)
+            result = self._committer.submit(receipt, self._record.sync)
             if result.outcome is Outcome.ALREADY_STORED:
                 self._record.abort()  # the index answered that it keeps the first copy
         finally:
@@ -102,7 +102,7 @@ class StoreReception:
         return result
 
     def _receive(self) -> Receipt:
-        """Judge the object and make its bytes durable."""
+        """Judge the object and write what is left of it."""
         announced, source, record = self._announced, self._source, self._record
         with record.view() as view:
             scanned = scan(view, announced.transfer_syntax_uid, self._limits)

@@ -129,7 +129,7 @@ class SegmentRecord:
         return self._sha256.digest(), bytes(self._crcs)
 
     def finish(self, header: RecordHeader) -> None:
-        """Make the record whole and durable. On return it survives a power cut. Call :meth:`digest` before."""
+        """Make the record whole. It survives a power cut once :meth:`sync` returns. Call :meth:`digest` before."""
         text = orjson.dumps(header.as_json())
         crcs = bytes(self._crcs)
         fixed = _FIXED.pack(_MAGIC, len(text), len(crcs), self.length, crc32c(text), crc32c(crcs))
@@ -142,8 +142,11 @@ class SegmentRecord:
             self._put([head], self._start)
         else:
             self._put([head, self._block, crcs], self._start)
+
+    def sync(self) -> None:
+        """Make the finished record durable."""
         self._writer.sync()
-        self._writer.end = self.offset + self.length + len(crcs)
+        self._writer.end = self.offset + self.length + len(self._crcs)
 
     def abort(self) -> None:
         """Cut off what was written. Never raises: a tail that stays is dropped at the next start."""
@@ -292,12 +295,13 @@ class ClaimedSegment:
 
     def __init__(self, segment_id: int, fd: int) -> None:
         self.segment_id, self._fd = segment_id, fd
+        self.passed_over: list[int] = []  # offsets of data sets that have their header and do not match
 
     def records(self, start: int) -> Iterator[FoundRecord]:
         """Records from ``start`` on whose header, trailer and data all match their checksums.
 
-        Ends at the first that does not: what follows a torn record was never acknowledged, because a
-        segment has one writer and each record is synced before the next begins.
+        One that has its header and does not match is passed over: a torn one is the last, because a segment
+        has one writer and each record is synced before the next begins; so what follows was damaged later.
         """
         size = os.fstat(self._fd).st_size
         while start + HEADER <= size:
@@ -306,9 +310,10 @@ class ClaimedSegment:
             if head is None or offset + head.length + head.trailer_length > size:
                 return
             crcs = os.pread(self._fd, head.trailer_length, offset + head.length)
-            if crc32c(crcs) != head.trailer_crc or not _data_matches(self._fd, offset, head.length, crcs):
-                return
-            yield FoundRecord(self._fd, head.header, offset, head.length, crcs)
+            if crc32c(crcs) == head.trailer_crc and _data_matches(self._fd, offset, head.length, crcs):
+                yield FoundRecord(self._fd, head.header, offset, head.length, crcs)
+            else:
+                self.passed_over.append(offset)
             start = offset + head.length + head.trailer_length
 
     def cut(self, end: int) -> None:
@@ -332,6 +337,7 @@ def claim(folder: Path, segment_id: int) -> Iterator[ClaimedSegment | None]:
         except BlockingIOError:
             yield None
             return
+        os.fdatasync(fd)  # a writer that was killed may not have: an index must not refer to what could still go
         yield ClaimedSegment(segment_id, fd)
     finally:
         os.close(fd)
