@@ -44,7 +44,7 @@ def test_an_establishment_is_added_once(accounts: Accounts) -> None:
 def test_a_user_has_the_rights_of_the_role(accounts: Accounts) -> None:
     actor = add(accounts, "dr")
     assert (actor.kind, actor.role, actor.establishment_code) == (ActorKind.USER, Role.RADIOLOGIST, "A")
-    assert actor.rights == {Right.STORE, Right.QUERY, Right.RETRIEVE}
+    assert actor.rights == {Right.STORE, Right.QUERY, Right.RETRIEVE, Right.WORKLIST}
     with pytest.raises(Conflict):
         add(accounts, "dr", code="B")
     with pytest.raises(NotFound):

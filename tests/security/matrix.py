@@ -168,9 +168,7 @@ ROWS: dict[str, Row] = {
     ),
     "list-nodes": Row(Family.PROGRAM, ADMINISTRATORS),
     "api-add-node": Row(Family.PROGRAM, ADMINISTRATORS, through=frozenset({400})),  # no body
-    "remove-node": Row(
-        Family.PROGRAM, ADMINISTRATORS, names=Names.NODE, platform=ADMIN, through=frozenset({204, 412})
-    ),
+    "remove-node": Row(Family.PROGRAM, ADMINISTRATORS, names=Names.NODE, platform=ADMIN, through=frozenset({204, 412})),
     **{
         name: Row(Family.PROGRAM, ADMINISTRATORS, names=Names.NODE, platform=ADMIN)
         for name in ("api-echo-node", "api-pause-node", "api-resume-node")

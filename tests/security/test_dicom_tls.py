@@ -19,6 +19,7 @@ import pytest
 
 from dimse_fakes import CT, EXPLICIT, IMPLICIT, TITLE, VERIFICATION, MemoryReceiver
 from negatoscope.dicom.limits import DEFAULT_LIMITS
+from negatoscope.pki import Issued
 from negatoscope.servers.dicom_client import AssociationRefused, PeerUnavailable, Proposal, associate
 from negatoscope.servers.dicom_tls import (
     CHUNK,
@@ -35,7 +36,7 @@ from negatoscope.servers.dicom_tls import (
 )
 from negatoscope.wire.dul.items import PresentationContext
 from negatoscope.wire.dul.pdu import AssociateRequest, encode_associate_request
-from tls_world import Issued, SecureServer, secure_server, world
+from tls_world import SecureServer, secure_server, world
 
 ECHO = ((VERIFICATION, (IMPLICIT,)), (CT, (EXPLICIT,)))
 REQUEST = encode_associate_request(AssociateRequest(TITLE, "CT_A", (PresentationContext(1, CT, (EXPLICIT,)),)))
