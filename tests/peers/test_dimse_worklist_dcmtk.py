@@ -105,7 +105,7 @@ QUESTIONS = {
     "all": [],
     "name": ["PatientName=DURAND^EMILIE"],
     "name with wild cards": ["PatientName=DU*"],
-    "name with one unknown letter": ["PatientName=D?PONS^MAX"],
+    "name with one unknown letter": ["PatientName=D?PONT^MAX"],
     "identifier": ["PatientID=P1"],
     "accession": ["AccessionNumber=A3"],
     "procedure": ["RequestedProcedureID=RP4"],
