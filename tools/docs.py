@@ -374,6 +374,7 @@ def quarantine_reasons() -> str:
         commit.OTHER_SERIES: "the same SOP Instance UID in another series or study",
         commit.OTHER_PATIENT: "the study is held under another Patient ID",
         commit.OTHER_STUDY: "the series is held under another study",
+        commit.FIRST_DAMAGED: "the same bytes as an object whose kept copy is damaged: these may be the only good ones",
     }
     return table(("reason", "meaning"), ((code(reason), text) for reason, text in meanings.items()))
 

@@ -145,8 +145,13 @@ def test_the_use_cases_messages_that_forms_translate_are_still_said() -> None:
 
 
 def test_every_reason_of_the_quarantine_has_words() -> None:
-    reasons = {commit.OTHER_BYTES, commit.OTHER_SERIES, commit.OTHER_PATIENT, commit.OTHER_STUDY}
+    """Whatever slug the committer holds is a reason: one that is added there is missing here at once."""
+    slug = re.compile("[a-z]+(-[a-z]+)+")
+    constants = {value for name, value in vars(commit).items() if name.isupper() and isinstance(value, str)}
+    reasons = {value for value in constants if slug.fullmatch(value)}
+    assert commit.FIRST_DAMAGED in reasons
     assert reasons == set(administration.REASONS)
+    assert all(FRENCH.gettext(label) != label for label in administration.REASONS.values())
 
 
 def test_every_role_and_right_has_words() -> None:

@@ -349,6 +349,7 @@ REASONS = {
     "same-uid-other-series": _("same identifier, another series"),
     "study-of-another-patient": _("another patient for the same study"),
     "series-of-another-study": _("another study for the same series"),
+    "first-copy-damaged": _("same content again, the kept copy is damaged"),
 }
 RESOLUTIONS = {
     "first-is-right": _("the first is right"),
