@@ -213,8 +213,16 @@ def test_a_full_store_is_507_and_the_next_request_is_taken(web: WebBench) -> Non
     ids = Ids()
 
     class Full:
+        bytes = 0
+
         def begin(self, *_: object) -> Any:
             raise OutOfResources("the reserve of the store is reached")
+
+        def batch(self) -> Full:
+            return self
+
+        def commit(self) -> list[Any]:
+            return []
 
     from negatoscope.web.stow import store_instances
 

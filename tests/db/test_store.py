@@ -14,7 +14,7 @@ from negatoscope.dicom.uid import EXPLICIT_LITTLE_ENDIAN
 from negatoscope.errors import MismatchedObject, NegatoscopeError, OutOfResources, TruncatedObject, Unavailable
 from negatoscope.model.checksum import blocks_match
 from negatoscope.model.source import Announced
-from negatoscope.model.stored import Container, Outcome
+from negatoscope.model.stored import Container, Outcome, StoreResult
 from negatoscope.storage.segments import SegmentRecord
 
 EXPLICIT = EXPLICIT_LITTLE_ENDIAN
@@ -174,9 +174,9 @@ def test_a_crash_after_the_sync_and_before_the_index_loses_nothing(archive: Arch
     data = synthetic()
     reception = archive.store.begin(archive.world.source("A"), Announced(EXPLICIT))
     reception.write([data])
-    reception._receive()
-    reception._record.sync()  # then the process dies: no row, no seal
-    torn = reception._record
+    reception.judge()
+    reception.record.sync()  # then the process dies: no row, no seal
+    torn = reception.record
     assert isinstance(torn, SegmentRecord)
     os.pwrite(torn._writer.fd, b"torn", torn._writer.end)
     torn._writer.close()
@@ -251,3 +251,97 @@ def test_below_the_reserve_objects_are_refused_before_a_byte_is_taken(archive: A
     full = new_archive(archive.world, tmp_path, archive.trail, reserve=1 << 60)
     with pytest.raises(OutOfResources):
         full.store.begin(archive.world.source("A"), Announced(EXPLICIT))
+
+
+# Batches ------------------------------------------------------------------------------------------
+
+
+def batch_of(archive: ArchiveBench, objects: list[bytes]) -> list[object]:
+    """What became of objects that were received in one batch."""
+    batch = archive.store.batch()
+    for data in objects:
+        reception = batch.begin(archive.world.source("A"), Announced(EXPLICIT))
+        reception.write([data])
+        reception.finish()
+    return [one.outcome if isinstance(one, StoreResult) else type(one) for one in batch.commit()]
+
+
+def test_a_batch_is_synced_once_and_its_objects_are_those_received(
+    archive: ArchiveBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[int] = []
+    real_sync = SegmentRecord.sync
+
+    def sync(record: SegmentRecord) -> None:
+        syncs.append(len(rows(archive, "instance")))
+        real_sync(record)
+
+    monkeypatch.setattr(SegmentRecord, "sync", sync)
+    objects = [synthetic(sop=f"2.25.{n}", pixels=bytes([n]) * (n * 400_000)) for n in range(1, 6)]
+    assert batch_of(archive, objects) == [Outcome.CREATED] * 5
+    assert syncs == [0]
+    assert [stored_bytes(archive, row) for row in rows(archive, "instance")] == objects
+
+
+def test_objects_of_a_batch_are_judged_each_for_itself(archive: ArchiveBench) -> None:
+    batch = archive.store.batch()
+    for number, part in ((1, None), (2, 400), (3, None), (1, None)):
+        reception = batch.begin(archive.world.source("A"), Announced(EXPLICIT))
+        reception.write([synthetic(sop=f"2.25.{number}")[:part]])
+        if part is None:
+            reception.finish()
+        else:
+            with pytest.raises(TruncatedObject):
+                reception.finish()
+    assert [one.outcome for one in batch.commit() if isinstance(one, StoreResult)] == [
+        Outcome.CREATED,
+        Outcome.CREATED,
+        Outcome.ALREADY_STORED,
+    ]
+    assert batch_of(archive, [synthetic(sop="2.25.1", number=9), synthetic(sop="2.25.4")]) == [
+        Outcome.QUARANTINED,
+        Outcome.CREATED,
+    ]
+    instances = rows(archive, "instance")
+    assert {row["sop_instance_uid"]: stored_bytes(archive, row) for row in instances} == {
+        f"2.25.{number}": synthetic(sop=f"2.25.{number}") for number in (1, 3, 4)
+    }
+
+
+def test_a_batch_sent_again_leaves_no_byte(archive: ArchiveBench) -> None:
+    objects = [synthetic(sop=f"2.25.{n}") for n in range(1, 4)]
+    batch_of(archive, objects)
+    [segment] = (archive.folder / "segments").glob("*.seg")
+    size = segment.stat().st_size
+    assert batch_of(archive, objects) == [Outcome.ALREADY_STORED] * 3
+    assert segment.stat().st_size == size
+
+
+def test_a_batch_that_could_not_be_synced_is_not_indexed(
+    archive: ArchiveBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(record: SegmentRecord) -> None:
+        raise Unavailable("storage failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentRecord, "sync", sync)
+        assert batch_of(archive, [synthetic(sop="2.25.1"), synthetic(sop="2.25.2")]) == [Unavailable, Unavailable]
+    assert rows(archive, "instance") == []
+    assert batch_of(archive, [synthetic(sop="2.25.1")]) == [Outcome.CREATED]
+
+
+def test_a_crash_within_a_batch_loses_nothing_that_follows_a_torn_record(archive: ArchiveBench, tmp_path: Path) -> None:
+    batch = archive.store.batch()
+    receptions = []
+    for number in (1, 2, 3):
+        reception = batch.begin(archive.world.source("A"), Announced(EXPLICIT))
+        reception.write([synthetic(sop=f"2.25.{number}")])
+        reception.finish()
+        receptions.append(reception)
+    torn = batch.finished[1][1]
+    assert isinstance(torn, SegmentRecord)
+    os.pwrite(torn._writer.fd, b"????", torn.offset + 200)
+    torn._writer.close()
+    again = new_archive(archive.world, tmp_path, archive.trail)
+    assert again.recover().indexed == 2
+    assert {row["sop_instance_uid"] for row in rows(archive, "instance")} == {"2.25.1", "2.25.3"}

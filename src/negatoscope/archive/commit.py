@@ -139,17 +139,25 @@ class Committer:
         ticket = _Ticket(receipt)
         if not self._settle_alone(ticket, sync):
             sync()
-        if ticket.waits:
-            with self._mutex:
-                self._waiting.append(ticket)
-        while ticket.waits:
-            with self._leading:
-                if ticket.waits:
-                    self._lead()
+        self._wait([ticket])
         if ticket.error is not None:
             raise ticket.error
         assert ticket.result is not None
         return ticket.result
+
+    def submit_all(self, receipts: Sequence[Receipt]) -> list[StoreResult | NegatoscopeError]:
+        """Block until the rows of receipts whose bytes are synced are committed; of each its result, or why not."""
+        tickets = [_Ticket(receipt) for receipt in receipts]
+        self._wait(tickets)
+        return [ticket.result or ticket.error or Unavailable("the index failed") for ticket in tickets]
+
+    def _wait(self, tickets: list[_Ticket]) -> None:
+        with self._mutex:
+            self._waiting += [ticket for ticket in tickets if ticket.waits]
+        while any(ticket.waits for ticket in tickets):
+            with self._leading:
+                if any(ticket.waits for ticket in tickets):
+                    self._lead()
 
     def _settle_alone(self, ticket: _Ticket, sync: Callable[[], None]) -> bool:
         """A receipt of a known series, if no other is under way or waits. Returns whether its bytes are synced.

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from psycopg import Connection
 from psycopg.rows import DictRow
 
+from negatoscope.errors import NegatoscopeError
 from negatoscope.model.actor import Scope
 from negatoscope.model.event import AuditEvent
 from negatoscope.model.source import Announced, Source
@@ -94,6 +95,10 @@ class Record(Protocol):
 
     def release(self) -> None:
         """Give the end of the segment back. Exactly once, after ``sync`` or ``abort``."""
+        ...
+
+    def behind(self, longest: int) -> Record:
+        """The next one, once this is finished or aborted; to be released in its place. Raises OutOfResources."""
         ...
 
 
@@ -195,12 +200,54 @@ class Reception(Protocol):
         ...
 
 
+class BatchedReception(Protocol):
+    """One object of a batch on its way in. ``finish`` or ``abort`` is called exactly once, before the next begins."""
+
+    def write(self, fragments: Sequence[Buffer]) -> None:
+        """As ``Reception.write``."""
+        ...
+
+    def finish(self) -> None:
+        """It is complete. Raises InvalidObject and its kinds, OutOfResources, Unavailable: nothing of it is kept."""
+        ...
+
+    def abort(self) -> None:
+        """Cut off what was written. Never raises."""
+        ...
+
+
+class Batch(Protocol):
+    """Objects of one sender that come one after the other and share their syncs. One thread at a time."""
+
+    def begin(self, source: Source, announced: Announced) -> BatchedReception:
+        """Start the next object. Raises as ``Receiver.begin``."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Of the finished objects."""
+        ...
+
+    def commit(self) -> list[StoreResult | NegatoscopeError]:
+        """Of each finished object, in order, what became of it. Call it once, whatever happened; then it is over.
+
+        Blocks until bytes and rows would survive a power cut.
+        """
+        ...
+
+
 class Receiver(Protocol):
     """What every door that takes objects in is given."""
 
     def begin(self, source: Source, announced: Announced) -> Reception:
         """Start one object. Raises ``OutOfResources`` early when the reserve is already reached."""
         ...
+
+
+class BatchReceiver(Receiver, Protocol):
+    """And whose objects are acknowledged together."""
+
+    def batch(self) -> Batch: ...
 
 
 class Count(Protocol):

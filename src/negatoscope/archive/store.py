@@ -30,7 +30,7 @@ class Store:
         limits: Limits = DEFAULT_LIMITS,
         count: Count = uncounted,
     ) -> None:
-        self._segments, self._committer, self._clock, self._limits = segments, committer, clock, limits
+        self._segments, self.committer, self.clock, self.limits = segments, committer, clock, limits
         self._count = count
 
     def begin(self, source: Source, announced: Announced) -> StoreReception:
@@ -41,73 +41,84 @@ class Store:
             OutOfResources: the reserve is reached; nothing was taken.
             Unavailable: no segment can be opened.
         """
+        return self.reception(source, announced, None)
+
+    def batch(self) -> StoreBatch:
+        return StoreBatch(self)
+
+    def reception(self, source: Source, announced: Announced, behind: Record | None) -> StoreReception:
+        """As :meth:`begin`, in the segment of ``behind`` if that is given."""
         if not is_valid_uid(announced.transfer_syntax_uid):
             raise MismatchedObject("the transfer syntax is not a UID")
-        record = self._segments.begin(self._limits.data_set)
-        return StoreReception(source, announced, record, self._committer, self._clock, self._limits, self._count)
+        longest = self.limits.data_set
+        record = behind.behind(longest) if behind is not None else self._segments.begin(longest)
+        return StoreReception(self, source, announced, record)
+
+    def settled(self, source: Source, length: int, outcome: StoreResult | NegatoscopeError) -> None:
+        """Count an answer."""
+        door = source.door.value
+        if isinstance(outcome, NegatoscopeError):
+            self._count("refused_total", door=door, reason=wire_form(outcome).slug)
+        else:
+            self._count("acknowledged_total", door=door)
+            self._count("received_bytes_total", length, door=door)
 
 
 class StoreReception:
-    """Implements ``ports.Reception``."""
+    """Implements ``ports.Reception``, and ``ports.BatchedReception`` for a batch, which releases its record."""
 
-    def __init__(
-        self,
-        source: Source,
-        announced: Announced,
-        record: Record,
-        committer: Committer,
-        clock: Callable[[], float],
-        limits: Limits,
-        count: Count,
-    ) -> None:
-        self._count = count
-        self._source, self._announced, self._record = source, announced, record
-        self._committer, self._clock, self._limits = committer, clock, limits
+    def __init__(self, store: Store, source: Source, announced: Announced, record: Record) -> None:
+        self._store, self.source, self._announced, self.record = store, source, announced, record
+        self.receipt: Receipt | None = None
         self._ended = False
 
     def write(self, fragments: Sequence[Buffer]) -> None:
-        self._record.write(fragments)
+        self.record.write(fragments)
 
     def abort(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self._record.abort()
-            self._record.release()
+        if self.cut():
+            self.record.release()
+
+    def cut(self) -> bool:
+        """Take away what was written. False: it has ended before."""
+        if self._ended:
+            return False
+        self._ended = True
+        self.record.abort()
+        return True
 
     def commit(self) -> StoreResult:
         """See ``ports.Reception.commit``."""
-        door = self._source.door.value
         try:
             result = self._commit()
         except NegatoscopeError as error:
-            self._count("refused_total", door=door, reason=wire_form(error).slug)
+            self._store.settled(self.source, 0, error)
             raise
-        self._count("acknowledged_total", door=door)
-        self._count("received_bytes_total", self._record.length, door=door)
+        self._store.settled(self.source, self.record.length, result)
         return result
 
     def _commit(self) -> StoreResult:
         try:
-            receipt = self._receive()
+            receipt = self.judge()
         except BaseException:
             self.abort()
             raise
         try:
-            result = self._committer.submit(receipt, self._record.sync)
+            result = self._store.committer.submit(receipt, self.record.sync)
             if result.outcome is Outcome.ALREADY_STORED:
-                self._record.abort()  # the index answered that it keeps the first copy
+                self.record.abort()  # the index answered that it keeps the first copy
         finally:
             self._ended = True
-            self._record.release()
+            self.record.release()
         return result
 
-    def _receive(self) -> Receipt:
+    def judge(self) -> Receipt:
         """Judge the object and write what is left of it."""
-        announced, source, record = self._announced, self._source, self._record
+        announced, source, record, store = self._announced, self.source, self.record, self._store
         with record.view() as view:
-            scanned = scan(view, announced.transfer_syntax_uid, self._limits)
+            scanned = scan(view, announced.transfer_syntax_uid, store.limits)
         _check(announced, scanned)
-        known = self._committer.knows(series_key(source, scanned))
+        known = store.committer.knows(series_key(source, scanned))
         parents = None if known else scanned.parents()  # now: what they refuse must be refused before the sync
         sha256, crcs = record.digest()
         record.finish(
@@ -118,7 +129,7 @@ class StoreReception:
                 source.name,
                 source.address,
                 source.door.value,
-                self._clock(),
+                store.clock(),
                 announced.transfer_syntax_uid,
                 scanned.sop_class_uid,
                 scanned.sop_instance_uid,
@@ -138,6 +149,70 @@ class StoreReception:
             crcs,
             parents,
         )
+
+
+class BatchedStoreReception:
+    """Implements ``ports.BatchedReception``."""
+
+    def __init__(self, batch: StoreBatch, reception: StoreReception) -> None:
+        self._batch, self._reception = batch, reception
+
+    def write(self, fragments: Sequence[Buffer]) -> None:
+        self._reception.write(fragments)
+
+    def abort(self) -> None:
+        self._reception.cut()
+
+    def finish(self) -> None:
+        try:
+            receipt = self._reception.judge()
+        except BaseException as error:
+            self.abort()
+            if isinstance(error, NegatoscopeError):
+                self._batch.store.settled(self._reception.source, 0, error)
+            raise
+        self._batch.finished.append((receipt, self._reception.record))
+        self._batch.bytes += receipt.length
+
+
+class StoreBatch:
+    """Implements ``ports.Batch``: records one behind the other in one segment, one sync and few transactions."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.bytes = 0
+        self.finished: list[tuple[Receipt, Record]] = []
+        self._last: Record | None = None  # begun; to be released
+
+    def begin(self, source: Source, announced: Announced) -> BatchedStoreReception:
+        reception = self.store.reception(source, announced, self._last)
+        self._last = reception.record
+        return BatchedStoreReception(self, reception)
+
+    def commit(self) -> list[StoreResult | NegatoscopeError]:
+        try:
+            outcomes = self._commit()
+        finally:
+            if self._last is not None:
+                self._last.release()
+        for (receipt, _), outcome in zip(self.finished, outcomes, strict=True):
+            self.store.settled(receipt.source, receipt.length, outcome)
+        return outcomes
+
+    def _commit(self) -> list[StoreResult | NegatoscopeError]:
+        if not self.finished:
+            return []
+        receipts = [receipt for receipt, _ in self.finished]
+        try:
+            self.finished[-1][1].sync()
+        except NegatoscopeError as error:
+            return [error for _ in receipts]
+        outcomes = self.store.committer.submit_all(receipts)
+        for (_, record), outcome in zip(reversed(self.finished), reversed(outcomes), strict=True):
+            if not isinstance(outcome, StoreResult) or outcome.outcome is not Outcome.ALREADY_STORED:
+                break  # what lies before it in the segment stays
+            record.abort()  # the index answered that it keeps the first copy
+        return outcomes
 
 
 def _check(announced: Announced, scanned: Scanned) -> None:

@@ -74,9 +74,10 @@ class SegmentWriter:
 class SegmentRecord:
     """One object being received. Small objects stay in memory until :meth:`finish` and take one write."""
 
-    def __init__(self, writer: SegmentWriter, longest: int, give_back: Callable[[SegmentWriter], None]) -> None:
-        self._writer, self._fd, self._start = writer, writer.fd, writer.end
-        self._longest, self._give_back = longest, give_back
+    def __init__(self, writer: SegmentWriter, longest: int, segments: Segments) -> None:
+        self._writer = writer
+        self._fd, self._start = writer.fd, writer.end
+        self._longest, self._segments = longest, segments
         self._block = bytearray()  # what is not written yet: at most one MiB
         self._spilled = 0  # bytes of the data set already in the file
         self._crcs = bytearray()
@@ -131,8 +132,8 @@ class SegmentRecord:
     def finish(self, header: RecordHeader) -> None:
         """Make the record whole. It survives a power cut once :meth:`sync` returns. Call :meth:`digest` before."""
         text = orjson.dumps(header.as_json())
-        crcs = bytes(self._crcs)
-        fixed = _FIXED.pack(_MAGIC, len(text), len(crcs), self.length, crc32c(text), crc32c(crcs))
+        crcs, length = bytes(self._crcs), self.length
+        fixed = _FIXED.pack(_MAGIC, len(text), len(crcs), length, crc32c(text), crc32c(crcs))
         if len(fixed) + len(text) > HEADER:
             raise ValueError("record header over its room")
         head = (fixed + text).ljust(HEADER, b"\0")
@@ -142,11 +143,13 @@ class SegmentRecord:
             self._put([head], self._start)
         else:
             self._put([head, self._block, crcs], self._start)
+        self._block = bytearray()
+        self._spilled = length
+        self._writer.end = self.offset + length + len(crcs)
 
     def sync(self) -> None:
-        """Make the finished record durable."""
+        """Make this and every finished record before it durable."""
         self._writer.sync()
-        self._writer.end = self.offset + self.length + len(self._crcs)
 
     def abort(self) -> None:
         """Cut off what was written. Never raises: a tail that stays is dropped at the next start."""
@@ -158,7 +161,11 @@ class SegmentRecord:
 
     def release(self) -> None:
         """Give the end of the segment back to the next reception."""
-        self._give_back(self._writer)
+        self._segments.give_back(self._writer)
+
+    def behind(self, longest: int) -> SegmentRecord:
+        """The next record, once this is finished or aborted; to be released in place of this."""
+        return self._segments.begin_behind(self._writer, longest)
 
     def _account(self, block: Buffer) -> None:
         self._crcs += crc32c(block).to_bytes(4, "big")
@@ -215,12 +222,19 @@ class Segments:
 
     def begin(self, longest: int) -> SegmentRecord:
         """A record for one reception; release it. Raises OutOfResources at the reserve, Unavailable."""
-        return SegmentRecord(self._lease(), longest, self._give_back)
+        self._check_room()
+        return SegmentRecord(self._lease(), longest, self)
 
-    def _lease(self) -> SegmentWriter:
+    def begin_behind(self, writer: SegmentWriter, longest: int) -> SegmentRecord:
+        self._check_room()
+        return SegmentRecord(writer, longest, self)
+
+    def _check_room(self) -> None:
         room = os.statvfs(self._folder)
         if room.f_bavail * room.f_frsize < self._reserve or room.f_favail == 0 < room.f_files:
             raise OutOfResources("the reserve of the store is reached")
+
+    def _lease(self) -> SegmentWriter:
         with self._mutex:
             if self._idle:
                 return self._idle.pop()
@@ -235,7 +249,7 @@ class Segments:
                     raise OutOfResources("the store is full") from error
                 raise Unavailable("storage failed") from error
 
-    def _give_back(self, writer: SegmentWriter) -> None:
+    def give_back(self, writer: SegmentWriter) -> None:
         if writer.end < self._longest:
             if writer.end - writer.advanced > ADVANCE_BYTES:
                 # So that a start after a crash reads little again. A record whose commit failed may lie
@@ -300,8 +314,8 @@ class ClaimedSegment:
     def records(self, start: int) -> Iterator[FoundRecord]:
         """Records from ``start`` on whose header, trailer and data all match their checksums.
 
-        One that has its header and does not match is passed over: a torn one is the last, because a segment
-        has one writer and each record is synced before the next begins; so what follows was damaged later.
+        One that has its header and does not match is passed over: it was damaged later, or it is among the last,
+        which were never acknowledged because no sync of theirs ended.
         """
         size = os.fstat(self._fd).st_size
         while start + HEADER <= size:

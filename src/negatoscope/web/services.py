@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 from starlette.requests import Request
 
 from negatoscope.archive.frames import FrameTables
-from negatoscope.archive.ports import Receiver, Transactions
+from negatoscope.archive.ports import BatchReceiver, Transactions
 from negatoscope.archive.retrieve import Retrieval
 from negatoscope.audit.trail import Trail
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
@@ -38,7 +38,7 @@ class Services:
 
     settings: Settings
     database: Transactions
-    receiver: Receiver
+    receiver: BatchReceiver
     retrieval: Retrieval
     frame_tables: FrameTables
     trail: Trail

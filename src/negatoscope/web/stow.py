@@ -1,8 +1,9 @@
 """STOW-RS, PS3.18 10.5: objects stream from the network into the archive.
 
 A part of ``application/dicom`` goes to its reception as it comes; only its first 64 KiB (file meta) are held.
-A few receptions of one request commit at a time, so they share commits; the answers keep the order of the
-parts. A connection that is cut takes away the part that was coming and nothing else.
+Objects go into batches, which share syncs and commits; a few batches of one request commit at a time, and
+the answers keep the order of the parts. A connection that is cut takes away the part that was coming and
+nothing else.
 
 What is large is read by worker threads, a turn each, straight from the connection (``web.receiving``).
 """
@@ -24,7 +25,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from negatoscope.archive.ports import Receiver, Reception
+from negatoscope.archive.ports import Batch, BatchedReception, BatchReceiver
 from negatoscope.dicom.limits import Limits
 from negatoscope.dicom.part10 import FileMeta, read_file_meta
 from negatoscope.dicom.uid import is_valid_uid
@@ -39,7 +40,9 @@ from negatoscope.web.stow_answer import Stored, answer_of
 from negatoscope.web.stow_metadata import MetadataParts
 from negatoscope.wire.multipart import Event, MultipartReader, PartBegan, PartData, PartEnded, parse_content_type
 
-COMMITS_AT_ONCE = 8  # of one request
+COMMITS_AT_ONCE = 3  # of one request
+BATCH_BYTES = 4 << 20  # after which a batch is committed while the next one is received
+BATCH_OBJECTS = 32
 READ_BYTES = 256 << 10  # by a thread at once: small enough to stay in the processor's cache
 TURN_BYTES = 4 << 20  # that a thread reads before other work has its turn
 CROWDED_S = 0.05  # that a thread waits for a commit; a slow one is waited for without a thread
@@ -168,20 +171,24 @@ class Turn(Enum):
 class Target:
     """Where the objects of one request go."""
 
-    receiver: Receiver
+    receiver: BatchReceiver
     source: Source
     study_uid: str | None
     limits: Limits
 
-    def begin(self, transfer_syntax_uid: str) -> Reception:
-        return self.receiver.begin(self.source, Announced(transfer_syntax_uid, study_uid=self.study_uid))
+    def begin(self, batch: Batch, transfer_syntax_uid: str) -> BatchedReception:
+        return batch.begin(self.source, Announced(transfer_syntax_uid, study_uid=self.study_uid))
+
+
+Committed = list[StoreResult | NegatoscopeError]
 
 
 @dataclass(slots=True)
 class Slot:
     """What becomes of one object: in the order of the body."""
 
-    commit: Future[StoreResult] | None = None
+    commit: Future[Committed] | None = None
+    place: int = 0  # in its batch
     error: NegatoscopeError | None = None
     sop_class_uid: str = ""  # as announced: for the answer when the object is refused
     sop_instance_uid: str = ""
@@ -190,20 +197,21 @@ class Slot:
         """Wait for the commit, if there is one."""
         result = None
         if self.commit is not None:
-            try:
-                result = await asyncio.wrap_future(self.commit)
-            except NegatoscopeError as error:
-                self.error = error
+            outcome = (await asyncio.wrap_future(self.commit))[self.place]
+            if isinstance(outcome, NegatoscopeError):
+                self.error = outcome
+            else:
+                result = outcome
         return Stored(result, self.error, self.sop_class_uid, self.sop_instance_uid)
 
 
 class ObjectPart:
     """One ``application/dicom`` object on its way in."""
 
-    def __init__(self, target: Target, slot: Slot) -> None:
-        self._target, self.slot = target, slot
+    def __init__(self, target: Target, batch: Batch, slot: Slot) -> None:
+        self._target, self._batch, self.slot = target, batch, slot
         self._head = bytearray()
-        self._reception: Reception | None = None
+        self._reception: BatchedReception | None = None
 
     def write(self, data: memoryview) -> None:
         """Never raises: a part that cannot be kept is read to its end and reported."""
@@ -219,14 +227,17 @@ class ObjectPart:
         except NegatoscopeError as error:
             self._refuse(error)
 
-    def end(self) -> Reception | None:
-        """The complete object, ready to be committed; None when it was refused."""
-        if self.slot.error is None and self._reception is None:
+    def end(self) -> bool:
+        """It is complete: whether it waits for the commit of its batch."""
+        if self.slot.error is None:
             try:
-                self._begin()
+                if self._reception is None:
+                    self._begin()
+                assert self._reception is not None
+                self._reception.finish()
             except NegatoscopeError as error:
                 self._refuse(error)
-        return self._reception if self.slot.error is None else None
+        return self.slot.error is None
 
     def cut(self, error: NegatoscopeError) -> None:
         """The rest will not come."""
@@ -238,7 +249,7 @@ class ObjectPart:
         self._head.clear()
         meta, offset = read_file_meta(head, self._target.limits)
         self._note(meta)
-        self._reception = self._target.begin(meta.transfer_syntax_uid)
+        self._reception = self._target.begin(self._batch, meta.transfer_syntax_uid)
         self._reception.write([memoryview(head)[offset:]])
 
     def _note(self, meta: FileMeta) -> None:
@@ -272,7 +283,10 @@ class MetadataObject(Protocol):
 
 @dataclass(slots=True)
 class Intake:
-    """One request body. Its methods run on worker threads, one at a time; none waits long for a commit."""
+    """One request body. Its methods run on worker threads, one at a time; none waits long for a commit.
+
+    Whatever happens, :meth:`receive` has taken None or :meth:`cut` was called: else a batch would stay open.
+    """
 
     services: Services
     target: Target
@@ -282,7 +296,9 @@ class Intake:
     _events: deque[Event] = field(default_factory=deque)
     _open: ObjectPart | None = None
     _later: Iterator[MetadataObject] | None = None
-    _under_way: deque[Future[StoreResult]] = field(default_factory=deque)
+    _under_way: deque[Future[Committed]] = field(default_factory=deque)
+    _batch: Batch | None = None
+    _batched: list[Slot] = field(default_factory=list)  # finished, in the batch
     _cut: bool = False
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
@@ -301,6 +317,7 @@ class Intake:
                     raise ConnectionAbortedError
                 length = body.read_into(buffer)
                 if not length:
+                    self._commit_batch()  # who knows when more comes
                     return Turn.STARVED
                 if not self._take_in(buffer, length):
                     return Turn.CROWDED
@@ -342,6 +359,7 @@ class Intake:
         self._cut = True
         with self._turn:  # a request that was cancelled may leave a thread at work
             self._cut_open()
+            self._commit_batch()
 
     def _cut_open(self) -> None:
         if self._open is not None:
@@ -359,7 +377,12 @@ class Intake:
 
     def _new_part(self) -> ObjectPart:
         self.slots.append(Slot())
-        return ObjectPart(self.target, self.slots[-1])
+        return ObjectPart(self.target, self._open_batch(), self.slots[-1])
+
+    def _open_batch(self) -> Batch:
+        if self._batch is None:
+            self._batch = self.target.receiver.batch()
+        return self._batch
 
     def _take(self, event: Event) -> None:
         parts = self.metadata
@@ -385,13 +408,26 @@ class Intake:
 
     def _commit_open(self) -> None:
         part, self._open = self._open, None
-        reception = part.end() if part is not None else None
-        if part is not None and reception is not None:
-            self._commit(part.slot, reception)
+        if part is not None and part.end():
+            self._join_batch(part.slot)
 
-    def _commit(self, slot: Slot, reception: Reception) -> None:
-        slot.commit = self.services.commits.submit(reception.commit)
-        self._under_way.append(slot.commit)
+    def _join_batch(self, slot: Slot) -> None:
+        assert self._batch is not None
+        slot.place = len(self._batched)
+        self._batched.append(slot)
+        if self._batch.bytes >= BATCH_BYTES or len(self._batched) >= BATCH_OBJECTS:
+            self._commit_batch()
+
+    def _commit_batch(self) -> None:
+        """Not while a part is open in it."""
+        batch, slots = self._batch, self._batched
+        if batch is None or self._open is not None:
+            return
+        self._batch, self._batched = None, []
+        commit = self.services.commits.submit(batch.commit)
+        for slot in slots:
+            slot.commit = commit
+        self._under_way.append(commit)
 
     def _finish(self) -> bool:
         if self.reader is None:
@@ -403,6 +439,7 @@ class Intake:
         elif self.metadata is not None:
             self._later = self.metadata.objects()
             return self._store_later()
+        self._commit_batch()
         if not self.slots:
             raise BadRequest("the body holds no object")
         return True
@@ -421,16 +458,18 @@ class Intake:
             self._store_metadata(slot, found)
         if self.metadata is not None:
             self.metadata.close()
+        self._commit_batch()
         if not self.slots:
             raise BadRequest("the body holds no object")
         return True
 
     def _store_metadata(self, slot: Slot, found: MetadataObject) -> None:
-        reception: Reception | None = None
+        reception: BatchedReception | None = None
         try:
-            reception = self.target.begin(found.transfer_syntax_uid)
+            reception = self.target.begin(self._open_batch(), found.transfer_syntax_uid)
             for chunk in found.chunks():
                 reception.write([chunk])
+            reception.finish()
         except BaseException as error:
             if reception is not None:
                 reception.abort()
@@ -438,4 +477,4 @@ class Intake:
                 raise
             slot.error = error
             return
-        self._commit(slot, reception)
+        self._join_batch(slot)
