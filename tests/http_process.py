@@ -22,7 +22,8 @@ from negatoscope.model import actor
 from negatoscope.model.checksum import BLOCK, block_crcs
 from negatoscope.model.event import AuditEvent
 from negatoscope.model.stored import Container, InstanceRecord, Location
-from negatoscope.servers.http import bound_heaps, listen, serve
+from negatoscope.servers.http import bound_heaps, serve
+from negatoscope.servers.supervisor import listen
 from negatoscope.storage.filesystem import Containers
 from negatoscope.storage.segments import segment_path
 from negatoscope.web.sending import Body, Room, Span, VerifiedResponse

@@ -29,7 +29,8 @@ from negatoscope.db import Database, EmbeddedPostgreSQL
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
 from negatoscope.metrics import Metrics
 from negatoscope.model.actor import Right, Role
-from negatoscope.servers.http import DEFAULT_BOUNDS, Bounds, listen, serve
+from negatoscope.servers.http import DEFAULT_BOUNDS, Bounds, serve
+from negatoscope.servers.supervisor import listen
 from negatoscope.settings import Settings
 from negatoscope.sharing import COMMAND_LINE, Accounts
 from negatoscope.web.app import build_app

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from negatoscope import demo
 from negatoscope.bootstrap import Core
+from negatoscope.demo.people import DemoOrder, orders
 from negatoscope.errors import Conflict, PreconditionFailed
+from negatoscope.model.actor import Scope
 from negatoscope.model.source import Door, Source
-from negatoscope.ordering import enter_demonstration
 from negatoscope.sharing import COMMAND_LINE
+from negatoscope.worklist import Asking, Orders, read_order
+from negatoscope.worklist.orders import NewOrder
 
 
 def fill(built: Core, say: Callable[[str], None]) -> None:
@@ -56,5 +59,31 @@ def fill(built: Core, say: Callable[[str], None]) -> None:
         lambda code: (built.store, source(code)),
         progress=lambda stored: say(f"{stored} demonstration images") if stored % 100 == 0 else None,
     )
-    enter_demonstration(built, datetime.now(UTC).astimezone().date())
+    _enter_orders(built, datetime.now(UTC).astimezone().date())
     say("demonstration: " + ", ".join(f"{count} {outcome.value}" for outcome, count in outcomes.items()))
+
+
+def _enter_orders(built: Core, today: date) -> None:
+    """What the worklists of ``today`` hold; those of a day before stay as they are."""
+    book = Orders(built.database, built.trail)
+    for order in orders(today):
+        hand = built.accounts.system_actor(order.establishment_code, "orders")
+        with suppress(Conflict):  # there already
+            book.add(_read(order), Asking(Scope(hand), "cli"))
+
+
+def _read(order: DemoOrder) -> NewOrder:
+    patient, scheduled = order.patient, order.scheduled.isoformat(timespec="minutes")
+    step = {"modality": order.modality, "station_ae": order.station_ae, "scheduled": scheduled}
+    return read_order(
+        {
+            "accession_number": order.accession_number,
+            "patient": {
+                "identifier": patient.identifier,
+                "name": patient.name,
+                "birth_date": patient.birth_date,
+                "sex": patient.sex,
+            },
+            "procedures": [{"description": order.description, "steps": [step]}],
+        }
+    )

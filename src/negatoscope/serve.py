@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING
 
 from negatoscope import metrics, secure
 from negatoscope.archive.upkeep import fold_lookups, reclaim_packs, reclaim_segments, sweep_packs
+from negatoscope.audit import Refusals
 from negatoscope.audit.heads import export_head
 from negatoscope.bootstrap import Core, Folders, child_config, core, database_of, settings_of
 from negatoscope.model.actor import Actor
 from negatoscope.ordering import worklist_services
 from negatoscope.sending import commitment_service
-from negatoscope.servers import http
 from negatoscope.servers.dicom import DicomServer
 from negatoscope.servers.dicom_pixels import Transcoder
 from negatoscope.servers.dicom_query import Archive
 from negatoscope.servers.dicom_query_retrieve import QueryRetrieve
-from negatoscope.servers.supervisor import ChildSpec, Supervisor, listener_of
+from negatoscope.servers.supervisor import ChildSpec, Supervisor, listen, listener_of
 from negatoscope.servers.worker import Duty, Worker
 from negatoscope.settings import Settings, SettingsError
 from negatoscope.wire.dul.items import UserIdentity
@@ -121,7 +121,7 @@ def _dicom(built: Core, listener: socket.socket | None, tls_listener: socket.soc
     def authenticate(calling: str, called: str, peer: str, identity: UserIdentity | None) -> Actor | None:
         return built.accounts.actor_of_title(calling, peer, called)
 
-    with query_retrieve(built) as operations:
+    with query_retrieve(built) as operations, Refusals(built.trail, time.monotonic) as refusals:
         server = DicomServer(
             address(settings.dicom, "dicom") if settings.dicom else None,
             settings.title,
@@ -132,15 +132,21 @@ def _dicom(built: Core, listener: socket.socket | None, tls_listener: socket.soc
             listener,
             (*worklist_services(built), commitment_service(built), operations),
             door,
+            lambda title, reason, peer: refusals.note(title, reason, "dimse", peer),
         )
         stopped = _stop_signal()
+        doors = [one for one in metrics.DICOM_DOORS if getattr(settings, one)]
         server.start()
-        while not stopped.wait(0.5):
+        stop = False
+        while not stop:
             if not server.alive:
                 log.critical("dicom_door_died")
                 os._exit(72)
+            for one in doors:
+                built.metrics.gauge("dicom_door_seen_s", time.monotonic(), door=one)
             if watch is not None:
                 watch.look()
+            stop = stopped.wait(0.5)
         server.stop()
 
 
@@ -171,6 +177,7 @@ def query_retrieve(built: Core) -> Iterator[QueryRetrieve]:
 
 def _http(built: Core, listener: socket.socket) -> None:
     from negatoscope.http_app import http_app  # heavy: only this process pays for it
+    from negatoscope.servers import http
 
     with http_app(built) as app:
         http.serve(app, listener)
@@ -203,7 +210,8 @@ def _work(built: Core, packer: Packer) -> None:
 
     def scrub() -> bool:
         """A little at a time: the whole store within the interval, without getting in anybody's way."""
-        return bool(scrubber.oldest(settings.scrub_interval_s, SCRUB_BYTES).packs)
+        report = scrubber.oldest(settings.scrub_interval_s, SCRUB_BYTES)
+        return report.packs + report.objects > 0
 
     def reclaim() -> bool:
         grace = settings.retired_grace_s
@@ -248,7 +256,7 @@ def _work(built: Core, packer: Packer) -> None:
 def _listen(name: str, where: tuple[str, int]) -> socket.socket:
     """Taken by the supervisor, so that a port that cannot be had ends the start with one line."""
     try:
-        return http.listen(*where)
+        return listen(*where)
     except OSError as error:
         raise SettingsError(f"{name}: cannot listen on {where[0]}:{where[1]}: {error.strerror}") from error
 

@@ -323,22 +323,6 @@ class BoundedServer(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int, backlog: int = 1024) -> socket.socket:
-    """A listening socket; pass it to each worker. ``port`` 0 takes a free one (see ``getsockname``)."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(backlog)
-    except OSError:
-        listener.close()
-        raise
-    listener.setblocking(False)
-    return listener
-
-
 def bound_heaps() -> None:
     """Have glibc keep few heaps, and none of the MiB blocks that bodies are read in: those come and go in all
     threads, and would leave holes of their size in each thread's heap. Elsewhere than on glibc nothing happens."""

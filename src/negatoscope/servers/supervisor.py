@@ -134,6 +134,22 @@ class Supervisor:
             self._postgresql.stop(deadline_s=max(2.0, until + 2.0 - time.monotonic()))
 
 
+def listen(host: str, port: int, backlog: int = 1024) -> socket.socket:
+    """A listening socket; pass it to each worker. ``port`` 0 takes a free one (see ``getsockname``)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
 def listener_of(argument: str) -> socket.socket | None:
     """The listening socket that the supervisor handed down by number; ``-``: none."""
     if argument == "-":
