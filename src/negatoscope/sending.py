@@ -90,7 +90,7 @@ def carriers(built: Core) -> Iterator[dict[NodeKind, Carrier]]:
     try:
         yield {
             NodeKind.DIMSE: DimseCarrier(built.retrieval, transcoder, settings.title, built.limits, Outgoing(settings)),
-            NodeKind.DICOMWEB: StowCarrier(built.retrieval),
+            NodeKind.DICOMWEB: StowCarrier(built.retrieval, transcoder),
         }
     finally:
         transcoder.close()

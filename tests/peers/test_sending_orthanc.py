@@ -27,6 +27,7 @@ from sending_bench import QUICK, Bench, bench, free_port, wait
 ORTHANC, STORESCP = Path("/usr/sbin/Orthanc"), Path("/usr/bin/storescp")
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 FILES = ["CT_small.dcm", "MR_small_RLE.dcm", "JPEG2000.dcm", "SC_rgb_jpeg_gdcm.dcm", "rtplan.dcm", "reportsi.dcm"]
+JPEG_LS, RLE, IMPLICIT = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2"
 pytestmark = pytest.mark.slow
 
 
@@ -41,6 +42,10 @@ class Pair:
         request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", data, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
+
+    def text(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=60) as answer:
+            return str(answer.read().decode())
 
     def held(self) -> list[str]:
         """SOP Instance UIDs."""
@@ -128,6 +133,27 @@ def test_orthanc_gets_every_object_of_real_files(pair: Pair, way: str) -> None:
             pass
         for delivery in asked:
             made.until(delivery, State.DONE)
+
+
+@pytest.mark.parametrize("way", ["ORTHANC", "WEB"])
+def test_orthanc_gets_the_transfer_syntax_that_a_rule_asks_for(pair: Pair, way: str) -> None:
+    """What is compressed already, or has no pixels, leaves as it is stored."""
+    made = pair.made
+    pair.empty()
+    expected = {"CT_small.dcm": JPEG_LS, "MR_small_RLE.dcm": RLE, "rtplan.dcm": IMPLICIT}
+    uids = {}
+    for name in expected:
+        dataset = made.archive.keep_file(sample(name))
+        uids[str(dataset.SOPInstanceUID)] = name
+        delivery = made.ask(node(pair, way), str(dataset.StudyInstanceUID), hold=True)
+        made.sql("UPDATE delivery SET syntax = %s WHERE delivery_id = %s", JPEG_LS, delivery)  # as a rule makes it
+        made.parts.queue.release(delivery, by=COMMAND_LINE)
+        made.until(delivery, State.DONE, State.COMMITTING, State.DEAD)
+    held = {
+        uids[one["MainDicomTags"]["SOPInstanceUID"]]: pair.text(f"/instances/{one['ID']}/metadata/TransferSyntax")
+        for one in pair.ask("/instances?expand")
+    }
+    assert held == expected
 
 
 def test_orthanc_asks_us_for_storage_commitment_and_is_told_what_we_keep(pair: Pair) -> None:

@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from negatoscope.archive.ports import Buffer
 from negatoscope.archive.retrieve import Retrieval
 from negatoscope.dicom.limits import Limits
-from negatoscope.dicom.uid import EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN, transfer_syntax
+from negatoscope.dicom.uid import EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN
 from negatoscope.errors import CannotTranscode, CorruptObject, NegatoscopeError
+from negatoscope.model.stored import InstanceRecord
 from negatoscope.routing import Node
 from negatoscope.servers.dicom_client import AssociationRefused, PeerUnavailable, Proposal, Sender, associate
 from negatoscope.servers.dicom_pixels import Transcoder, choose
 from negatoscope.servers.dicom_retrieve import WARNINGS, by_class, even
 from negatoscope.servers.dicom_sending import Content, Stored
 from negatoscope.servers.dicom_tls import Secured
-from negatoscope.servers.sender_run import NodeSilent, Parcel, Run
+from negatoscope.servers.sender_run import NodeSilent, Parcel, Run, preferred
 from negatoscope.wire.dimse.commands import SUCCESS
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class DimseCarrier:
         record = parcel.record
         syntaxes = accepted.get(record.sop_class_uid, {}).keys()
         try:
-            for syntax in choices(record.transfer_syntax_uid, syntaxes, run.claimed.syntax):
+            for syntax in choices(record, syntaxes, run.claimed.syntax):
                 with suppress(CannotTranscode):
                     return _Ready(parcel, syntax, self._content(parcel, syntax))
             run.refused(parcel, "not-accepted")
@@ -143,30 +144,31 @@ class DimseCarrier:
         return stored
 
 
-def choices(stored: str, accepted: Collection[str], preferred: str) -> Iterator[str]:
-    """Transfer syntaxes in which an object may leave, best first. Compressed objects are not compressed anew."""
-    if preferred and preferred in accepted and preferred != stored and not transfer_syntax(stored).encapsulated:
-        yield preferred
-    chosen = choose(stored, accepted)
+def choices(record: InstanceRecord, accepted: Collection[str], wanted: str) -> Iterator[str]:
+    """Transfer syntaxes in which an object may leave, best first."""
+    first = preferred(record, wanted)
+    if first and first in accepted:
+        yield first
+    chosen = choose(record.transfer_syntax_uid, accepted)
     if chosen is not None:
         yield chosen
 
 
-def batches(parcels: Sequence[Parcel], most: int, preferred: str) -> Iterator[tuple[list[Parcel], Contexts]]:
+def batches(parcels: Sequence[Parcel], most: int, syntax: str) -> Iterator[tuple[list[Parcel], Contexts]]:
     """Parcels that one association can carry, with what it must propose: each syntax in a context of its own."""
     batch: list[Parcel] = []
     proposed: dict[tuple[str, str], None] = {}
     for parcel in parcels:
         record = parcel.record
-        syntaxes = dict.fromkeys((record.transfer_syntax_uid, preferred or EXPLICIT_LITTLE_ENDIAN, *_ALWAYS))
-        wanted = dict.fromkeys((record.sop_class_uid, syntax) for syntax in syntaxes)
+        syntaxes = dict.fromkeys((record.transfer_syntax_uid, syntax or EXPLICIT_LITTLE_ENDIAN, *_ALWAYS))
+        wanted = dict.fromkeys((record.sop_class_uid, one) for one in syntaxes)
         if batch and len(proposed | wanted) > most:
-            yield batch, [(abstract, (syntax,)) for abstract, syntax in proposed]
+            yield batch, [(abstract, (one,)) for abstract, one in proposed]
             batch, proposed = [], {}
         proposed |= wanted
         batch.append(parcel)
     if batch:
-        yield batch, [(abstract, (syntax,)) for abstract, syntax in proposed]
+        yield batch, [(abstract, (one,)) for abstract, one in proposed]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from negatoscope.dicom.uid import transfer_syntax
 from negatoscope.errors import NegatoscopeError
 from negatoscope.model.stored import InstanceRecord
 from negatoscope.routing import Became, Claimed, Node, Note, Wanted
@@ -29,6 +30,17 @@ class Parcel:
     wanted: Wanted
     record: InstanceRecord
     study_uid: str
+
+
+def preferred(record: InstanceRecord, wanted: str) -> str:
+    """The transfer syntax ``wanted`` where an object is worth encoding for it, else "".
+
+    What is compressed already is not compressed anew, and what has no pixels has nothing to gain.
+    """
+    stored = record.transfer_syntax_uid
+    if wanted == stored or not record.rows or transfer_syntax(stored).encapsulated:
+        return ""
+    return wanted
 
 
 class Carrier(Protocol):
