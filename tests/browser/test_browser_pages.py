@@ -260,12 +260,12 @@ def test_what_is_not_yours_looks_like_what_is_not_there(visit: Visit) -> None:
 @pytest.mark.parametrize(
     ("login", "sections"),
     [
-        ("demo", ["/worklist", "/import"]),
-        ("demo-admin", ["/administration"]),
-        ("demo-referent", ["/worklist", "/administration"]),
+        ("demo", ["/worklist", "/orders", "/import"]),
+        ("demo-admin", ["/administration", "/audit"]),
+        ("demo-referent", ["/worklist", "/orders", "/administration"]),
         ("demo-medecin", ["/worklist"]),
-        ("demo-secretaire", ["/worklist", "/import"]),
-        ("demo-dpo", []),
+        ("demo-secretaire", ["/worklist", "/orders", "/import"]),
+        ("demo-dpo", ["/audit"]),
     ],
 )
 def test_each_role_is_offered_what_it_may_open_and_nothing_else(visit: Visit, login: str, sections: list[str]) -> None:
@@ -273,7 +273,7 @@ def test_each_role_is_offered_what_it_may_open_and_nothing_else(visit: Visit, lo
     page = visitor.enter(login)
     offered = page.locator("header nav a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
     assert offered == sections
-    for path in ("/worklist", "/import", "/administration"):
+    for path in ("/worklist", "/orders", "/import", "/administration"):
         assert page.request.get(visitor.base + path).status == (200 if path in sections else 404), path
 
 

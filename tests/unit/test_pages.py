@@ -17,6 +17,7 @@ from negatoscope.archive import commit
 from negatoscope.archive.query_worklist import WorklistRow
 from negatoscope.errors import WIRE_FORMS, BadRequest
 from negatoscope.model.actor import Actor, ActorKind, Right, Role
+from negatoscope.routing import nodes
 from negatoscope.sharing import accounts, entities, passwords, people
 from negatoscope.sharing.roles import AE_RIGHTS, ROLES
 from negatoscope.web.i18n import LANGUAGES, Speech
@@ -132,7 +133,7 @@ def test_every_status_of_the_error_table_has_a_page() -> None:
 
 
 def test_the_use_cases_messages_that_forms_translate_are_still_said() -> None:
-    said = "".join(inspect.getsource(module) for module in (accounts, entities, passwords, people))
+    said = "".join(inspect.getsource(module) for module in (accounts, entities, nodes, passwords, people))
     computed = {
         f"a password has at least {passwords.MIN_LENGTH} characters",
         f"a password has at most {passwords.MAX_LENGTH} characters",
@@ -175,9 +176,9 @@ def test_refusals_of_an_import_are_named_by_the_codes_that_stow_answers() -> Non
         (None, []),
         (Role.RADIOLOGIST, ["worklist", "orders", "import"]),
         (Role.CLINICIAN, ["worklist"]),
-        (Role.ADMIN, ["administration"]),
+        (Role.ADMIN, ["administration", "audit"]),
         (Role.REFERENT, ["worklist", "orders", "administration"]),
-        (Role.DPO, []),
+        (Role.DPO, ["audit"]),
     ],
 )
 def test_the_menu_offers_what_the_role_can_open(role: Role | None, sections: list[str]) -> None:

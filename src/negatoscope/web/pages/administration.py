@@ -19,7 +19,7 @@ from negatoscope.audit.events import quarantine_read
 from negatoscope.errors import BadRequest, Conflict, Forbidden, NegatoscopeError, NotFound
 from negatoscope.model.actor import Actor, Right, Role
 from negatoscope.sharing import policy
-from negatoscope.web.pages.common import MenuItem, Visit, page, see_other
+from negatoscope.web.pages.common import MenuItem, NotForRole, Visit, page, see_other
 from negatoscope.web.pages.figures import QUERIES
 from negatoscope.web.pages.services import pages_of
 
@@ -88,7 +88,7 @@ def screen_page(
     screens = _mine(visit)
     screen = SCREENS[section]
     if screen not in screens:
-        raise NotFound("nothing here by that name")
+        raise NotForRole("nothing here by that name")
     pages = pages_of(request)
     figures = pages.figures.read(pages, _bounds(visit))
     counts = {"quarantine": figures.quarantine_open, "alerts": figures.damage_open}
@@ -145,6 +145,14 @@ FAULTS = {
     "a password has at most 256 characters": _("a password has at most 256 characters."),
     "this password is too easy to guess": _("this password is too easy to guess."),
     "the login demo is kept for demonstrations": _("this user name is kept for demonstrations."),
+    "a node's name has 1 to 32 letters, digits, dots, hyphens or underscores": _(
+        "a name has 1 to 32 letters, digits, dots, hyphens or underscores."
+    ),
+    "the address of a DICOMweb node is http:// or https://, without user, query or fragment": _(
+        "the DICOMweb address begins with http:// or https:// and names no user, query or fragment."
+    ),
+    "an authorization is one line of printable ASCII": _("the authorization is one line of plain characters."),
+    "no such establishment": _("this establishment does not exist."),
 }
 
 
@@ -166,7 +174,7 @@ def show_storage(request: Request, visit: Visit) -> Response:
 
 def show_alerts(request: Request, visit: Visit) -> Response:
     if SCREENS["alerts"] not in _mine(visit):
-        raise NotFound("nothing here by that name")
+        raise NotForRole("nothing here by that name")
     with pages_of(request).database.unit(None) as unit:
         rows = unit.execute(QUERIES["damaged"], {"limit": LISTED}).fetchall()
     return screen_page(request, visit, "alerts", {"rows": rows, "kinds": DAMAGE})
@@ -208,7 +216,7 @@ def add_establishment(request: Request, visit: Visit) -> Response:
 
 def _only_platform(visit: Visit) -> None:
     if not platform_wide(visit.signed_in):
-        raise NotFound("nothing here by that name")
+        raise NotForRole("nothing here by that name")
 
 
 # Application entities ----------------------------------------------------------------------------
@@ -403,4 +411,4 @@ def _quarantine_bounds(visit: Visit, *, export: bool = False) -> int | None:
     try:
         return policy.quarantine_bounds(visit.signed_in, export=export)
     except Forbidden as error:
-        raise NotFound("nothing here by that name") from error
+        raise NotForRole("nothing here by that name") from error
