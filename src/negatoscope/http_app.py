@@ -23,6 +23,7 @@ from negatoscope.web.qido import qido_routes
 from negatoscope.web.services import Services
 from negatoscope.web.viewer import viewer_routes
 
+PROGRAMS = ("/dicom-web", "/wado", "/api", "/health", "/metrics")  # what the OpenAPI document describes
 THREADS = 16  # of short work; as many again wait for commits
 
 
@@ -63,7 +64,7 @@ def http_app(built: Core) -> Iterator[Starlette]:
             ],
             error_page=error_response,
         )
-        programs = [route for route in app.routes if getattr(route, "path", "").startswith(("/dicom-web", "/wado"))]
+        programs = [route for route in app.routes if getattr(route, "path", "").startswith(PROGRAMS)]
         app.router.routes += capabilities_routes(
             [route for route in programs if getattr(route, "path", "").startswith("/dicom-web")],
             authentication.actor_of,

@@ -1,7 +1,7 @@
 """What can be asked of this server: OpenAPI 3.1, and the capabilities of PS3.18 8.9 (WADL or JSON).
 
 Both are made from the route table and one table of descriptions (``openapi_table``), so that a route
-cannot be served without being described: a test holds that for ``/dicom-web`` and ``/wado``.
+cannot be served without being described: a test holds that for all that programs are meant to use.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from negatoscope import __version__
+from negatoscope.web import openapi_programs, openapi_table
 from negatoscope.web.media_types import DICOM_JSON, JSON, Offer, accept_of, negotiate
-from negatoscope.web.openapi_table import OPERATIONS, SCHEMAS, Operation
+from negatoscope.web.openapi_table import Operation
 
+OPERATIONS = openapi_table.OPERATIONS | openapi_programs.OPERATIONS
+SCHEMAS = openapi_table.SCHEMAS | openapi_programs.SCHEMAS
 WADL = "application/vnd.sun.wadl+xml"
 _CAPABILITIES = (Offer(JSON), Offer(WADL))
 _PARAMETER = re.compile(r"\{([A-Za-z_]+)(?::[a-z]+)?\}")
@@ -175,7 +178,7 @@ def _openapi(one: Described) -> dict[str, Any]:
     operation = one.operation
     success: dict[str, Any] = {"description": "Success"}
     if operation.answers:
-        success["content"] = {media: {"schema": _schema(media)} for media in operation.answers}
+        success["content"] = {media: {"schema": _schema(media, operation.answer)} for media in operation.answers}
     described: dict[str, Any] = {
         "summary": operation.summary,
         "responses": {str(operation.success): success}
@@ -200,15 +203,18 @@ def _openapi(one: Described) -> dict[str, Any]:
         described["tags"] = [operation.tag]
     if operation.takes:
         described["requestBody"] = {
-            "required": True,
-            "content": {media: {"schema": _schema(media)} for media in operation.takes},
+            # A JSON body of which nothing is needed may be left out.
+            "required": not operation.body or "required" in SCHEMAS[operation.body],
+            "content": {media: {"schema": _schema(media, operation.body)} for media in operation.takes},
         }
     if operation.public:
         described["security"] = []
     return described
 
 
-def _schema(media: str) -> dict[str, Any]:
+def _schema(media: str, named: str) -> dict[str, Any]:
+    if named and media == JSON:
+        return {"$ref": f"#/components/schemas/{named}"}
     if media == DICOM_JSON:
         return {"$ref": "#/components/schemas/DicomJson"}
     return {} if media == JSON else {"type": "string", "format": "binary"}

@@ -30,6 +30,8 @@ class Operation:
     success: int = 200
     statuses: Mapping[int, str] = field(default_factory=dict)  # of failures
     public: bool = False  # needs no login
+    body: str = ""  # schema of a JSON request body
+    answer: str = ""  # schema of a JSON success
 
 
 PARTS_DICOM = f'{MULTIPART}; type="{DICOM}"'
@@ -186,7 +188,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/health/ready"): Operation(
         "The server takes requests", tag="Server", statuses={503: "Not now"}, public=True
     ),
-    ("GET", "/metrics"): Operation("Counters and gauges, OpenMetrics text", tag="Server", answers=("text/plain",)),
+    ("GET", "/metrics"): Operation(
+        "Counters and gauges, OpenMetrics text", tag="Server", answers=("text/plain",), public=True
+    ),
 }
 for _path, _what in ((STUDY, "a study"), (SERIES, "a series"), (INSTANCE, "an instance")):
     OPERATIONS[("GET", _path)] = _retrieve(_what, PARTS_DICOM, "application/zip", *((DICOM,) * (_path == INSTANCE)))
