@@ -21,6 +21,7 @@ from benchmarks.clients import ClientFailed, Target, store_all
 from benchmarks.data import DataSet, DataSets, make_all
 from benchmarks.ingest import Ingest, Watch, load_tiny
 from benchmarks.measure import Bar, Row
+from benchmarks.query_retrieve import Asking
 from benchmarks.report import save, table, versions, write_document
 from benchmarks.retrieval import Retrieving
 from benchmarks.servers import ORTHANC, Orthanc, Ours
@@ -118,13 +119,14 @@ class Bench:
         self._fill()
         self._pack()
         self._retrieve()
+        self._ask()
         self._view()
 
     def _fill(self) -> None:
         """What the reading rows read; checked before anything is timed."""
         sets = self.sets
         needed = {
-            sets.ct: ("WADO", "metadata of 1", "rendered CT", "disk", "packing"),
+            sets.ct: ("WADO", "metadata of 1", "rendered CT", "disk", "packing", "C-GET", "C-MOVE"),
             sets.mg: ("rendered MG",),
             sets.us: ("rendered US",),
             sets.enhanced: ("frame of an enhanced",),
@@ -140,7 +142,7 @@ class Bench:
                     continue
                 store_all(server.dicom, server.title, data, number, 1)
                 self._checked(f"{server.name} {data.name}", data, server.web)
-        if self.wanted("QIDO") or self.wanted("index bytes"):
+        if any(self.wanted(name) for name in ("QIDO", "C-FIND", "index bytes")):
             self._load_tiny()
 
     def _checked(self, name: str, data: DataSet, target: Target) -> None:
@@ -230,6 +232,16 @@ class Bench:
             if server is self.ours:
                 self.rows.append(row)
             (row.ours if server is self.ours else self.rows[-1].orthanc).append(watch.highest / 1e6)
+
+    def _ask(self) -> None:
+        options = self.options
+        asking = Asking(self.ours, self.orthanc, options.runs, options.quick, log, wanted=self.wanted)
+        if self.wanted("C-FIND"):
+            asking.queries(self.sets.tiny)
+        if "ct" in self.runs:
+            asking.retrievals(self.sets.ct, self.runs["ct"] * 10)
+        self.rows += asking.rows
+        self.checks += asking.checks
 
     def _view(self) -> None:
         for data in (self.sets.long, self.sets.many):

@@ -17,11 +17,18 @@ import psutil
 import psycopg
 
 from benchmarks.clients import Target
+from benchmarks.counting import MODALITY, RECEIVER
 from negatoscope.db import EmbeddedPostgreSQL
 from system import System, free_port, prepare
 
 ORTHANC = Path("/usr/sbin/Orthanc")
 DICOM_WEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+# Caps that a benchmark of queries runs into: a hundred askers on one address, and all 20,000 studies.
+WIDE = {
+    "NEGATOSCOPE_LIMIT_FIND_ANSWERS": "100000",
+    "NEGATOSCOPE_LIMIT_ASSOCIATIONS_PER_TITLE": "200",
+    "NEGATOSCOPE_LIMIT_ASSOCIATIONS_PER_ADDRESS": "200",
+}
 NO_DELAY = {"TCP_NODELAY": "1"}  # DCMTK of Debian leaves Nagle's algorithm on; both servers get it
 
 
@@ -54,15 +61,18 @@ def proportional_bytes(processes: Iterable[psutil.Process]) -> int:
 
 
 class Ours:
-    """Négatoscope with its default settings. Series are packed when the benchmark says so, not in between."""
+    """Négatoscope with its default settings but for ``WIDE``. Series are packed when the benchmark says so."""
 
     name = "ours"
     title = "NEGATOSCOPE"
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self._settings = {f"NEGATOSCOPE_{name.upper()}": value for name, value in settings.items()}
-        self.system = System(folder / "negatoscope", **NO_DELAY, **self._settings, NEGATOSCOPE_QUIET_S="86400")
+        self.system = System(folder / "negatoscope", **NO_DELAY, **WIDE, **self._settings, NEGATOSCOPE_QUIET_S="86400")
         prepare(self.system)
+        self.receiver_port = free_port()  # of the destination of C-MOVE
+        self.system.run("ae", "add", RECEIVER, "--establishment", "HX",
+                        "--host", "127.0.0.1", "--port", str(self.receiver_port))  # fmt: skip
         self.system.run("user", "add", "person", "--role", "radiologist", "--establishment", "HX",
                         "--password-stdin", stdin="correct horse battery staple\n")  # fmt: skip
         self._token = self.system.token("reader", "--ttl", "7d")
@@ -120,7 +130,7 @@ class Orthanc:
     title = "ORTHANC"
 
     def __init__(self, folder: Path) -> None:
-        self._http, self._dicom = free_port(), free_port()
+        self._http, self._dicom, self.receiver_port = free_port(), free_port(), free_port()
         self.folder = folder / "orthanc"
         self.folder.mkdir(parents=True)
         self._settings = self.folder / "orthanc.json"
@@ -137,6 +147,10 @@ class Orthanc:
                     "RemoteAccessAllowed": False,
                     "DicomAlwaysAllowEcho": True,
                     "DicomAlwaysAllowStore": True,
+                    "DicomModalities": {
+                        MODALITY: [MODALITY, "127.0.0.1", self.receiver_port],  # asks, and is never called
+                        RECEIVER: [RECEIVER, "127.0.0.1", self.receiver_port],
+                    },
                     "KeepAlive": True,
                     "TcpNoDelay": True,
                     "HttpCompressionEnabled": False,
