@@ -131,6 +131,18 @@ class Conflict(NegatoscopeError):
     """The same name is held with other content."""
 
 
+class WorkitemNotClaimed(BadRequest):
+    """The Transaction UID is missing or is not the one of the claim."""
+
+
+class WorkitemEnded(BadRequest):
+    """The workitem has ended and may no longer be updated."""
+
+
+class WorkitemState(Conflict):
+    """The request is inconsistent with the current state of the workitem."""
+
+
 @dataclass(frozen=True, slots=True)
 class WireForm:
     """How one error looks to each kind of peer."""
@@ -170,6 +182,9 @@ WIRE_FORMS: dict[type[NegatoscopeError], WireForm] = {
     PixelsUnreadable: WireForm(0xC006, 422, "pixels-unreadable", "AE"),
     CannotTranscode: WireForm(0xC007, 406, "cannot-transcode", "AE"),
     Conflict: WireForm(0x0111, 409, "conflict", "AE"),
+    WorkitemNotClaimed: WireForm(0xC301, 400, "workitem-not-claimed", "AR"),
+    WorkitemEnded: WireForm(0xC300, 400, "workitem-ended", "AR"),
+    WorkitemState: WireForm(0xC310, 409, "workitem-state", "AR"),
 }
 
 

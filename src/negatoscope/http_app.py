@@ -21,6 +21,7 @@ from negatoscope.web.orders import order_routes
 from negatoscope.web.pages import PageServices, error_response, language_of, page_routes
 from negatoscope.web.qido import qido_routes
 from negatoscope.web.services import Services
+from negatoscope.web.ups import ups_routes
 from negatoscope.web.viewer import viewer_routes
 
 PROGRAMS = ("/dicom-web", "/wado", "/api", "/health", "/metrics")  # what the OpenAPI document describes
@@ -58,6 +59,7 @@ def http_app(built: Core) -> Iterator[Starlette]:
             [
                 *qido_routes(services),
                 *order_routes(services),
+                *ups_routes(services),
                 *node_routes(services, parts),
                 *page_routes,
                 *viewer_routes(language=language_of),

@@ -29,7 +29,9 @@ from negatoscope.sending import sending
 from negatoscope.settings import Settings
 from negatoscope.sharing import COMMAND_LINE, Accounts, Passwords
 from negatoscope.worklist import Asking, Orders, read_order
+from negatoscope.worklist.ups_book import Workitems
 from security.matrix import Family, Names, Row
+from workitem_data import a_workitem
 from worklist_data import DAY, order_of
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -49,6 +51,7 @@ class Place:
     report: dict[str, str] = field(default_factory=dict)  # in the first study
     quarantined: int = 0
     order: int = 0
+    workitem: str = ""
 
 
 @dataclass
@@ -92,6 +95,9 @@ class Estate:
         elif names is Names.ORDER:
             place = self.places["A" if whose == "own" else "B"]
             values["request_id"] = "999999" if whose == "absent" else str(place.order)
+        elif names is Names.WORKITEM:
+            place = self.places["A" if whose == "own" else "B"]
+            values["workitem"] = "2.25.404" if whose == "absent" else place.workitem
         elif names is Names.NODE:
             values["node_id"] = "999999" if whose == "absent" else str(self._node("A" if whose == "own" else "B"))
         elif names is Names.DELIVERY:
@@ -113,6 +119,7 @@ class Estate:
             "delivery_id": "0",
             "quarantine_id": "0",
             "request_id": "0",
+            "workitem": "2.25.404",
             "name": "victim",
             "credential_id": str(uuid.uuid4()),
         }
@@ -243,6 +250,8 @@ def _images(built: bootstrap.Core, hand: Actor, place: Place) -> Place:
     place.quarantined = row["quarantine_id"]
     orders = Orders(built.database, built.trail)
     place.order = orders.add(read_order(order_of(DAY[0])), Asking(Scope(hand), "cli"))
+    workitems = Workitems(built.database, built.trail)
+    place.workitem = workitems.create(a_workitem(), Asking(Scope(hand), "cli")).uid
     return place
 
 

@@ -30,6 +30,7 @@ class Names(Enum):
     CREDENTIAL = "credential"
     USER = "user"
     ORDER = "order"
+    WORKITEM = "workitem"
     NODE = "node"
     DELIVERY = "delivery"
 
@@ -144,6 +145,13 @@ ROWS: dict[str, Row] = {
     "move-order": Row(Family.PROGRAM, ORDERERS, names=Names.ORDER, through=frozenset({400})),
     "cancel-order": Row(Family.PROGRAM, ORDERERS, names=Names.ORDER, through=frozenset({200, 412})),
     "list-performed-steps": Row(Family.PROGRAM, ORDERERS),
+    # Workitems: a form is no data set, which is found out after whose the workitem is
+    "create-workitem": Row(Family.PROGRAM, ORDERERS, through=frozenset({415})),
+    "search-workitems": Row(Family.PROGRAM, ORDERERS),
+    "retrieve-workitem": Row(Family.PROGRAM, ORDERERS, names=Names.WORKITEM),
+    "update-workitem": Row(Family.PROGRAM, ORDERERS, names=Names.WORKITEM, through=frozenset({415})),
+    "change-workitem-state": Row(Family.PROGRAM, ORDERERS, names=Names.WORKITEM, through=frozenset({415})),
+    "cancel-workitem": Row(Family.PROGRAM, ORDERERS, names=Names.WORKITEM, through=frozenset({202, 415})),
     # Administration
     "administration": _page(ADMINISTRATORS, frozenset({200, 303})),
     "establishments": _page(ADMINISTRATORS),

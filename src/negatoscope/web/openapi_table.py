@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from negatoscope.dicom.limits import DEFAULT_LIMITS
@@ -150,6 +150,28 @@ STUDY = "/dicom-web/studies/{}"
 SERIES = STUDY + "/series/{}"
 INSTANCE = SERIES + "/instances/{}"
 FRAMES = INSTANCE + "/frames/{}"
+WORKITEMS = "/dicom-web/workitems"
+WORKITEM = WORKITEMS + "/{}"
+
+
+def _workitem(summary: str, paragraph: str, success: int = 200, query: tuple[Parameter, ...] = ()) -> Operation:
+    return Operation(
+        summary,
+        f"UPS-RS, PS3.18 {paragraph}",
+        "Workitems",
+        query,
+        takes=(DICOM_JSON, JSON, DICOM_XML),
+        success=success,
+        statuses={
+            400: "The body is no such data set, or the Transaction UID is missing or incorrect",
+            401: _READ[401],
+            403: "The role has no worklist",
+            404: _READ[404],
+            409: "Not in the state that the workitem is in; Warning says why",
+            415: "Not a media type of this route",
+        },
+    )
+
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/dicom-web/studies"): _search("studies"),
@@ -161,6 +183,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/dicom-web/series/{}/instances"): _search("instances of a series whose study is not named"),
     ("POST", "/dicom-web/studies"): _store(""),
     ("POST", STUDY): _store(" of one study"),
+    ("GET", WORKITEMS): replace(_search("workitems"), source="UPS-RS, PS3.18 11.9"),
+    ("GET", WORKITEM): replace(
+        _retrieve("a workitem", DICOM_JSON, JSON, DICOM_XML, PARTS_XML), source="UPS-RS, PS3.18 11.5"
+    ),
+    ("POST", WORKITEMS): _workitem(
+        "Create a workitem", "11.4", 201, (Parameter("workitem", "Its UID; also written ?UID. Without: one of ours"),)
+    ),
+    ("POST", WORKITEM): _workitem(
+        "Update a workitem",
+        "11.6",
+        query=(Parameter("transaction", "Transaction UID of the claim; also written ?UID, or in the body"),),
+    ),
+    ("PUT", WORKITEM + "/state"): _workitem("Claim, complete or cancel a workitem", "11.7"),
+    ("POST", WORKITEM + "/cancelrequest"): _workitem("Ask for a workitem to be canceled", "11.8", 202),
     ("GET", "/wado"): Operation(
         "Retrieve one object",
         "WADO-URI, PS3.18 9",
