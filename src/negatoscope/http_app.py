@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -10,11 +11,13 @@ from starlette.applications import Starlette
 
 from negatoscope.archive.frames import FrameTables
 from negatoscope.archive.quarantine import Quarantine
+from negatoscope.audit import Refusals
 from negatoscope.bootstrap import Core
 from negatoscope.sending_pages import web_sending
 from negatoscope.servers.pixels import PixelPool
 from negatoscope.web.app import build_app
 from negatoscope.web.authentication import Authentication
+from negatoscope.web.health import dicom_doors
 from negatoscope.web.nodes import node_routes
 from negatoscope.web.openapi import capabilities_routes, document_route
 from negatoscope.web.orders import order_routes
@@ -52,6 +55,7 @@ def http_app(built: Core) -> Iterator[Starlette]:
             commits=stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix="commit")),
             authentication=authentication,
             limits=built.limits,
+            ready=dicom_doors(settings, built.metrics) if built.metrics.folder else {},  # no folder: we are alone
         )
         parts = web_sending(built)
         app = build_app(
@@ -72,6 +76,7 @@ def http_app(built: Core) -> Iterator[Starlette]:
             authentication.actor_of,
         )
         app.router.routes.append(document_route(programs))
+        app.state.refusals = stack.enter_context(Refusals(built.trail, time.monotonic))
         app.state.sending = parts
         app.state.pages = PageServices(
             settings,

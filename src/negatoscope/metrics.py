@@ -19,6 +19,10 @@ from pathlib import Path
 
 RECORD = 128  # bytes of a slot: one double, then its name with labels, padded with zeros
 SLOTS = 512  # a process; more are refused, so a label can never grow without end
+DICOM_DOORS = (
+    "dicom",
+    "dicom_tls",
+)  # settings that name an address of the DICOM server, and labels of its sign of life
 _VALUE = struct.Struct("=d")
 _PREFIX = "negatoscope_"
 
@@ -48,6 +52,9 @@ METRICS: dict[str, Metric] = {
     "dicom_tls_associations_total": Metric("counter", "association requests to our title that came over TLS"),
     "dicom_tls_refused_total": Metric("counter", "connections without valid TLS: no, foreign or expired certificate"),
     "tls_certificate_days": Metric("gauge", "days until our certificate expires"),
+    "dicom_door_seen_s": Metric(
+        "gauge", "the machine's monotonic clock when the DICOM door was last seen open, by door"
+    ),
     "dicom_violations_total": Metric("counter", "associations aborted because the peer broke PS3.8 or PS3.7"),
     "dicom_failures_total": Metric("counter", "associations ended by an error that nobody foresaw"),
     "dicom_acknowledged_total": Metric("counter", "C-STORE requests answered with success, durable"),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from negatoscope.audit.events import refused
 from negatoscope.bootstrap import Core
 from negatoscope.model.actor import Actor
 from negatoscope.model.certificate import Certificate
@@ -135,9 +134,8 @@ def door(built: Core, address: tuple[str, int], listener: socket.socket) -> tupl
         calling: str, called: str, peer: str, identity: UserIdentity | None, certificate: Certificate
     ) -> Actor | None:
         actor = built.accounts.actor_of_title(calling, peer, called, certificate.fingerprint)
-        if actor is None:  # somebody we trust to be somebody says to be somebody else: worth a trace
+        if actor is None:  # somebody we trust to be somebody says to be somebody else; the server notes the refusal
             log.warning("title and certificate do not belong together: certificate %s", certificate.fingerprint)
-            built.trail.record([refused(calling, "title-of-another-certificate", "dimse", peer)])
             return None
         expiry.look(f"{actor.name} in {actor.establishment_code}", certificate)
         return actor

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -18,7 +21,10 @@ from negatoscope.db import EmbeddedPostgreSQL
 from negatoscope.dicom.limits import DEFAULT_LIMITS
 from negatoscope.dicom.uid import EXPLICIT_LITTLE_ENDIAN
 from negatoscope.errors import Unavailable
+from negatoscope.metrics import Metrics
+from negatoscope.settings import Settings
 from negatoscope.web.app import DEFAULT_HEADERS, build_app
+from negatoscope.web.health import SILENCE_S, dicom_doors
 from web_harness import WebBench, web_bench
 
 
@@ -129,6 +135,29 @@ def test_without_its_database_it_is_alive_and_not_ready(postgresql: EmbeddedPost
         response = bench.client.get("/health/ready")
         assert response.status_code == 503
         assert json.loads(response.content)["checks"]["database"] is False
+
+
+def test_each_dicom_door_that_is_set_up_counts_for_readiness(tmp_path: Path) -> None:
+    metrics, now = Metrics(tmp_path), 1000.0
+    settings = Settings(data=tmp_path, dicom="127.0.0.1:104", dicom_tls="127.0.0.1:2762")
+    checks = dicom_doors(settings, metrics, lambda: now)
+    assert {name: check() for name, check in checks.items()} == {"dicom": False, "dicom_tls": False}
+    metrics.gauge("dicom_door_seen_s", now, door="dicom")
+    metrics.gauge("dicom_door_seen_s", now - 4, door="dicom_tls")
+    assert {name: check() for name, check in checks.items()} == {"dicom": True, "dicom_tls": True}
+    for silence, good in ((SILENCE_S - 1, True), (SILENCE_S, True), (SILENCE_S + 1, False)):
+        now = 1000.0 + silence
+        assert checks["dicom"]() is good
+    assert dicom_doors(Settings(data=tmp_path, dicom="", dicom_tls="127.0.0.1:2762"), metrics).keys() == {"dicom_tls"}
+
+
+def test_a_dicom_door_whose_process_is_gone_is_not_open(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from negatoscope.metrics import Metrics;"
+        "Metrics(Path(sys.argv[1])).gauge('dicom_door_seen_s', time.monotonic(), door='dicom')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert not dicom_doors(Settings(data=tmp_path), Metrics(tmp_path))["dicom"]()
 
 
 def test_quarantine_is_counted_in_the_metrics(postgresql: EmbeddedPostgreSQL) -> None:

@@ -116,6 +116,69 @@ def test_scrub_finds_damage_in_segments_and_sees_it_repaired(archive: ArchiveBen
     assert [(damage.kind, damage.sop_instance_uid) for damage in report.found] == [("altered", uids[0])]
     segment.write_bytes(whole)
     assert scrubber(archive, packs).everything().found == []
+    with archive.world.database.unit(None) as unit:
+        [row] = unit.execute("SELECT repaired_at FROM damage").fetchall()
+    assert row["repaired_at"] is not None
+
+
+@pytest.fixture
+def aside(archive: ArchiveBench) -> list[Path]:
+    """An open instance and two objects in quarantine; their segments."""
+    archive.keep(synthetic(), EXPLICIT)
+    for n in (1, 2):
+        assert archive.keep(synthetic(pixels=bytes([n]) * 128), EXPLICIT).outcome is Outcome.QUARANTINED
+    return list((archive.folder / "segments").glob("*.seg"))
+
+
+def test_the_scrub_of_the_worker_looks_into_quarantine_as_the_command_does(
+    archive: ArchiveBench, packs: Packs, aside: list[Path]
+) -> None:
+    [segment] = aside
+    with archive.world.database.unit(None) as unit:
+        rows = unit.execute("SELECT segment_offset FROM quarantine ORDER BY 1").fetchall()
+    flip(segment, rows[-1]["segment_offset"] + 40)
+    [found] = scrubber(archive, packs).oldest(0.0, 1 << 30).found
+    assert (found.kind, found.offset) == ("altered", rows[-1]["segment_offset"])
+    with archive.world.database.unit(None) as unit:
+        alerts = unit.execute("SELECT event FROM audit_event WHERE event LIKE '%integrity%'").fetchall()
+        assert unit.execute("SELECT count(*) AS n FROM damage").fetchone() == {"n": 1}
+    assert len(alerts) == 1
+    [again] = scrubber(archive, packs).everything().found
+    assert again == found
+
+
+def test_a_walk_over_segments_goes_on_where_another_process_left_it(
+    archive: ArchiveBench, packs: Packs, aside: list[Path]
+) -> None:
+    assert aside
+    reports = [scrubber(archive, packs).oldest(0.0, 1) for _ in range(3)]
+    assert [report.objects for report in reports] == [1, 1, 1], "a little at a time, none twice"
+    assert scrubber(archive, packs).oldest(3600.0, 1 << 30).objects == 0, "the walk ended: the next is not due"
+    assert scrubber(archive, packs).oldest(0.0, 1 << 30).objects == 3
+
+
+def test_the_first_walk_waits_for_its_interval(archive: ArchiveBench, packs: Packs, aside: list[Path]) -> None:
+    assert aside
+    assert scrubber(archive, packs).oldest(3600.0, 1 << 30).objects == 0
+    assert scrubber(archive, packs).oldest(0.0, 1 << 30).objects == 3
+
+
+def test_what_was_packed_while_it_was_read_is_not_called_damaged(
+    archive: ArchiveBench, packer: Packer, packs: Packs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_series(archive, 2)
+    archive.segments.close()
+    scrub = scrubber(archive, packs)
+    read = archive.containers.read
+
+    def overtaken(*place: Any) -> bytes:
+        pack_all(packer)
+        reclaim_segments(archive.world.database, archive.containers.delete_segment, 0.0)
+        monkeypatch.undo()
+        return read(*place)
+
+    monkeypatch.setattr(archive.containers, "read", overtaken)
+    assert scrub.everything().found == []
 
 
 def test_a_segment_goes_when_all_of_it_is_packed_and_not_before(

@@ -29,6 +29,8 @@ SQL = load_queries("negatoscope.archive", "scrub.sql")
 
 _NO_IMAGE = {"instance_number": None, "rows": None, "columns": None, "number_of_frames": None}
 WHOLE = -1  # byte offset of damage to a container as such
+PAGE = 200  # rows read at once
+OPEN, ASIDE = "open", "aside"  # stages of a walk over segments: instances not packed yet, objects in quarantine
 
 
 class HeaderReader(Protocol):
@@ -45,6 +47,14 @@ class Damage:
     kind: str  # missing, truncated, altered, swapped
     sop_instance_uid: str = ""
     study_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """How far a walk over what is in segments has come: ``after`` is the last key seen; no stage, it has ended."""
+
+    stage: str = OPEN
+    after: str = ""
 
 
 @dataclass(slots=True)
@@ -72,27 +82,48 @@ class Scrubber:
     def everything(self, progress: Callable[[ScrubReport], None] = lambda report: None) -> ScrubReport:
         """All packs, then all objects in segments, those in quarantine too. Raises Unavailable."""
         report, after = ScrubReport(), 0
-        while rows := self._rows("packs", {"after": after, "most": 200}):
+        while rows := self._rows("packs", {"after": after, "most": PAGE}):
             for row in rows:
                 self._pack(row, report)
                 progress(report)
             after = rows[-1]["pack_id"]
-        self._segments(report, progress)
-        self._quarantine(report, progress)
+        place = Walk()
+        while place.stage:
+            place = self._step(place, report, None)
+            progress(report)
         return report
 
     def oldest(self, interval_s: float, most_bytes: int) -> ScrubReport:
-        """The packs verified longest ago, longer than ``interval_s``, up to about ``most_bytes``."""
+        """What was verified longest ago, longer than ``interval_s``, up to about ``most_bytes``.
+
+        First packs; then what is in segments, objects in quarantine too, in walks that begin ``interval_s`` after
+        the end of the last. How far a walk is stays in the index: whoever comes next goes on from there.
+        """
         report = ScrubReport()
-        for row in self._rows("oldest_packs", {"interval_s": interval_s, "most": 200}):
+        for row in self._rows("oldest_packs", {"interval_s": interval_s, "most": PAGE}):
             if report.bytes >= most_bytes:
-                break
+                return report
             self._pack(row, report)
+        place = self._walk_due(interval_s)
+        while place.stage and report.bytes < most_bytes:
+            place = self._step(place, report, most_bytes)
+            self._rows("keep_walk", {"stage": place.stage, "after": place.after})
         return report
+
+    def _walk_due(self, interval_s: float) -> Walk:
+        """Where the walk is; a new one when it is time; the end otherwise. The interval runs from the first look."""
+        rows = self._rows("walk", {"interval_s": interval_s})
+        if not rows:
+            self._rows("keep_walk", {"stage": "", "after": ""})
+            rows = self._rows("walk", {"interval_s": interval_s})
+        if rows[0]["stage"]:
+            return Walk(rows[0]["stage"], rows[0]["after"])
+        return Walk() if rows[0]["due"] else Walk("")
 
     def _rows(self, query: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         with self._transactions.unit(None) as unit:
-            return unit.execute(SQL[query], parameters).fetchall()
+            cursor = unit.execute(SQL[query], parameters)
+            return cursor.fetchall() if cursor.description else []
 
     def _pack(self, row: dict[str, Any], report: ScrubReport) -> None:
         pack_id = row["pack_id"]
@@ -125,24 +156,31 @@ class Scrubber:
                 offset = record.location.offset
                 yield Damage(Container.PACK, pack_id, offset, kind, record.sop_instance_uid, study_uid)
 
-    def _segments(self, report: ScrubReport, progress: Callable[[ScrubReport], None]) -> None:
-        after = ""
-        while rows := self._rows("open_instances", {"after": after, "most": 500}):
-            for row in rows:
-                self._in_segment(record_of(row), row["study_uid"], report)
-            progress(report)
-            after = rows[-1]["key"]
+    def _step(self, place: Walk, report: ScrubReport, most_bytes: int | None) -> Walk:
+        """A page of objects in segments, or as many as make ``most_bytes``.
 
-    def _quarantine(self, report: ScrubReport, progress: Callable[[ScrubReport], None]) -> None:
-        """What was set aside stays in its segment: whoever resolves it must find it whole."""
-        after = 0
-        while rows := self._rows("quarantined", {"after": after, "most": 500}):
-            for row in rows:
-                self._in_segment(record_of(row | _NO_IMAGE), row["study_uid"], report)
-            progress(report)
-            after = rows[-1]["quarantine_id"]
+        What was set aside stays in its segment: whoever resolves it must find it whole.
+        """
+        if place.stage == OPEN:
+            rows = self._rows("open_instances", {"after": place.after, "most": PAGE})
+        else:
+            rows = self._rows("quarantined", {"after": int(place.after or 0), "most": PAGE})
+        sound, seen = [], Walk(ASIDE if place.stage == OPEN else "")
+        for row in rows:
+            if most_bytes is not None and report.bytes >= most_bytes:
+                break
+            seen = Walk(place.stage, str(row["key"]))
+            record = record_of(row | (_NO_IMAGE if place.stage == ASIDE else {}))
+            if self._is_sound(record, row["study_uid"], report):
+                sound.append(record.location)
+        if sound:
+            self._rows(
+                "repaired_in_segments",
+                {"segments": [one.container_id for one in sound], "offsets": [one.offset for one in sound]},
+            )
+        return seen
 
-    def _in_segment(self, record: InstanceRecord, study_uid: str, report: ScrubReport) -> None:
+    def _is_sound(self, record: InstanceRecord, study_uid: str, report: ScrubReport) -> bool:
         place = record.location
         kind = self._object(record, record.sha256.hex(), report)
         header = None if kind == "missing" else self._headers.header(place.container_id, place.offset)
@@ -150,10 +188,12 @@ class Scrubber:
             kind = "swapped"
         elif header is None and not kind:
             kind = "altered"
-        if kind:
+        where = {"segment_id": place.container_id, "segment_offset": place.offset}
+        if kind and self._rows("still_there", where):  # else it was packed meanwhile, and its segment is gone
             damage = Damage(place.container, place.container_id, place.offset, kind, record.sop_instance_uid, study_uid)
             self._settle(place.container, place.container_id, [damage], only=place.offset)
             report.found.append(damage)
+        return not kind
 
     def _object(self, record: InstanceRecord, sha256: str | None, report: ScrubReport) -> str:
         """The kind of damage, or ""."""

@@ -21,9 +21,31 @@ WHERE (instance.establishment_id || ' ' || instance.sop_instance_uid) COLLATE "C
 ORDER BY (instance.establishment_id || ' ' || instance.sop_instance_uid) COLLATE "C" LIMIT %(most)s;
 
 -- quarantined --
-SELECT quarantine_id, sop_class_uid, sop_instance_uid, study_uid, transfer_syntax_uid, sha256, segment_id,
+SELECT quarantine_id AS key, sop_class_uid, sop_instance_uid, study_uid, transfer_syntax_uid, sha256, segment_id,
        segment_offset, length, crcs
 FROM quarantine WHERE quarantine_id > %(after)s ORDER BY quarantine_id LIMIT %(most)s;
+
+-- still_there --
+SELECT 1 AS one FROM instance WHERE segment_id = %(segment_id)s AND segment_offset = %(segment_offset)s
+UNION ALL
+SELECT 1 FROM quarantine WHERE segment_id = %(segment_id)s AND segment_offset = %(segment_offset)s;
+
+-- walk --
+-- "at" is when it came to where it is: for a walk that has ended, when it ended.
+SELECT value::jsonb ->> 'stage' AS stage, value::jsonb ->> 'after' AS after,
+       (value::jsonb ->> 'at')::timestamptz <= now() - make_interval(secs => %(interval_s)s) AS due
+FROM installation WHERE key = 'scrub-walk';
+
+-- keep_walk --
+INSERT INTO installation (key, value)
+VALUES ('scrub-walk', jsonb_build_object('stage', %(stage)s::text, 'after', %(after)s::text, 'at', now())::text)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+
+-- repaired_in_segments --
+UPDATE damage SET repaired_at = now()
+FROM unnest(%(segments)s::bigint[], %(offsets)s::bigint[]) AS sound (container_id, byte_offset)
+WHERE damage.container = 'segment' AND damage.repaired_at IS NULL
+  AND damage.container_id = sound.container_id AND damage.byte_offset = sound.byte_offset;
 
 -- repaired --
 UPDATE damage SET repaired_at = now()

@@ -124,6 +124,14 @@ def quarantine_exported(
     return _by_actor(actor, EventKind.DATA_EXPORT, EventAction.READ, door, address, study_uid=study_uid, detail=detail)
 
 
+def audit_log_used(
+    actor: Actor, what: str, keys: Iterable[str], answers: int, door: str, address: str
+) -> AuditEvent:
+    """The trail itself was read or exported (A.5.3.2). ``keys``: what was looked for, never the values."""
+    detail: Detail = {"what": f"audit-log-{what}", "keys": " ".join(keys), "answers": answers, "subject": "audit log"}
+    return _by_actor(actor, EventKind.AUDIT_LOG_USED, EventAction.READ, door, address, detail=detail)
+
+
 def integrity_alert(
     flaw: str, container: str, container_id: int, byte_offset: int, study_uid: str = "", sop_instance_uid: str = ""
 ) -> AuditEvent:
@@ -145,11 +153,12 @@ def application_activity(what: str, detail: Detail | None = None) -> AuditEvent:
 
 
 def refused(
-    name: str, reason: str, door: str, address: str, *, actor: Actor | None = None, study_uid: str = ""
+    name: str, reason: str, door: str, address: str, *, actor: Actor | None = None, study_uid: str = "", count: int = 1
 ) -> AuditEvent:
     """Somebody was turned away (A.5.3.11 Security Alert): unknown title, missing right, foreign destination.
 
-    ``name`` is the AE title or login as given; ``actor`` is known when the credentials were good.
+    ``name`` is the AE title or login as given; ``actor`` is known when the credentials were good. ``count``: so
+    often; the name and the reason are those of the last time.
     """
     return AuditEvent(
         kind=EventKind.SECURITY_ALERT,
@@ -161,7 +170,7 @@ def refused(
         address=address,
         door=door,
         study_uid=study_uid,
-        detail={"what": "refused", "reason": reason},
+        detail={"what": "refused", "reason": reason, "count": count},
     )
 
 

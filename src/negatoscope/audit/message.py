@@ -13,6 +13,7 @@ from negatoscope.model.event import AuditEvent, EventAction, EventKind
 # CID 400 Audit Event ID (PS3.16)
 EVENT_NAMES = {
     EventKind.APPLICATION_ACTIVITY: "Application Activity",
+    EventKind.AUDIT_LOG_USED: "Audit Log Used",
     EventKind.BEGIN_TRANSFERRING: "Begin Transferring DICOM Instances",
     EventKind.DATA_EXPORT: "Export",
     EventKind.DATA_IMPORT: "Import",

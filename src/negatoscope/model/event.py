@@ -10,6 +10,7 @@ class EventKind(StrEnum):
     """Event identification: PS3.15 A.5.3 and codes of CID 400, DCM."""
 
     APPLICATION_ACTIVITY = "110100"
+    AUDIT_LOG_USED = "110101"
     BEGIN_TRANSFERRING = "110102"
     DATA_EXPORT = "110106"
     DATA_IMPORT = "110107"

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from negatoscope.archive.ports import Receiver
 from negatoscope.dicom.limits import DEFAULT_LIMITS, Limits
 from negatoscope.model.actor import Actor
-from negatoscope.servers.dicom_association import Authenticate, Conversation, Node, Operations
+from negatoscope.servers.dicom_association import Authenticate, Conversation, Node, Operations, Refused, unheard
 from negatoscope.servers.dicom_link import quick_acknowledge
 from negatoscope.servers.dicom_negotiation import refusal
 from negatoscope.servers.dicom_store import Count, where
@@ -27,7 +27,14 @@ from negatoscope.servers.dicom_tls import Connection, SecureConnection, SecureDo
 from negatoscope.wire.dul import Association, Role
 from negatoscope.wire.dul.events import AssociationRequested, Violated
 from negatoscope.wire.dul.items import UserIdentity
-from negatoscope.wire.dul.pdu import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, AssociateReject, AssociateRequest
+from negatoscope.wire.dul.pdu import (
+    CALLED_TITLE_UNKNOWN,
+    CALLING_TITLE_UNKNOWN,
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+    AssociateReject,
+    AssociateRequest,
+)
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +117,7 @@ class DicomServer:
             while this process starts again.
         operations: services besides these two, as query/retrieve.
         secure: TLS, with limits, services and metrics in common.
+        refused: told of whoever is turned away; called from many threads, must not wait.
     """
 
     def __init__(
@@ -123,9 +131,10 @@ class DicomServer:
         listener: socket.socket | None = None,
         operations: Sequence[Operations] = (),
         secure: SecureDoor | None = None,
+        refused: Refused = unheard,
     ) -> None:
         self._wanted, self._given, self._secure = address, listener, secure
-        self._node = Node(title, receiver, authenticate, limits, count, operations)
+        self._node = Node(title, receiver, authenticate, limits, count, operations, refused)
         self._admission = Admission(limits)
         self._selector = selectors.DefaultSelector()
         self._waiting: dict[Connection, _Waiting] = {}  # in order of arrival
@@ -293,6 +302,7 @@ class DicomServer:
         except TlsRefused as refused:
             self._node.count("dicom_tls_refused_total", 1)
             log.warning("no TLS with %s: %s", waiting.address, refused)
+            self._node.refused("", "no-valid-tls", waiting.address)
             waiting.over = waiting.silent = True  # the peer was told why; it closes, or ARTIM does
             return
         except OSError:
@@ -331,6 +341,9 @@ class DicomServer:
     def _requested(self, waiting: _Waiting, request: AssociateRequest) -> None:
         rejection = refusal(request, self._node.title)
         if rejection is not None:
+            if rejection in (CALLED_TITLE_UNKNOWN, CALLING_TITLE_UNKNOWN):
+                reason = "called-title" if rejection == CALLED_TITLE_UNKNOWN else "title-or-address"
+                self._node.refused(request.calling_title, reason, waiting.address)
             self._reject(waiting, rejection)
             return
         leave = self._admission.enter(request.calling_title, waiting.address)
@@ -368,7 +381,7 @@ class DicomServer:
         def judge(calling: str, called: str, address: str, identity: UserIdentity | None) -> Actor | None:
             return authenticate(calling, called, address, identity, certificate)
 
-        return replace(self._node, authenticate=judge)
+        return replace(self._node, authenticate=judge, stranger="title-of-another-certificate")
 
     def _take_back(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -37,6 +37,11 @@ log = logging.getLogger(__name__)
 
 RECEIVE_BUFFER = 1 << 20  # bytes
 Authenticate = Callable[[str, str, str, UserIdentity | None], Actor | None]
+Refused = Callable[[str, str, str], None]  # calling title, reason, address: for the audit trail; returns at once
+
+
+def unheard(title: str, reason: str, address: str) -> None:
+    """For servers without an audit trail."""
 
 
 class Operations(Protocol):
@@ -62,6 +67,8 @@ class Node:
     limits: Limits
     count: Count
     operations: Sequence[Operations] = ()
+    refused: Refused = unheard
+    stranger: str = "title-or-address"  # the reason when nobody is known by this title there
 
 
 def make_blocking(connection: Connection, receive_s: float, send_s: float) -> None:
@@ -136,6 +143,8 @@ class Conversation:
             rejection = TEMPORARY_CONGESTION
             log.error("no association: %s", where(error))
         if actor is None:
+            if rejection is CALLING_TITLE_UNKNOWN:
+                self._node.refused(request.calling_title, self._node.stranger, self._address)
             self._reject(rejection)
             return False
         self._peer = Peer(actor, request.calling_title, self._address)

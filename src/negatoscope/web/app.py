@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -24,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from negatoscope.errors import (
     BadRequest,
+    Forbidden,
     NegatoscopeError,
     NotFound,
     TooLarge,
@@ -32,6 +34,7 @@ from negatoscope.errors import (
 )
 from negatoscope.metrics import Metrics
 from negatoscope.web import health, problem, stow, wado, wado_uri
+from negatoscope.web.refusing import note_forbidden
 from negatoscope.web.sending import CONNECTION
 from negatoscope.web.services import Services
 
@@ -128,6 +131,8 @@ class Guard:
                 raise error
             connection.cut()
             return
+        if isinstance(error, Forbidden):
+            await run_in_threadpool(note_forbidden, Request(scope, receive))
         response = self._response(error, scope, receive, instance)
         if wire_form(error).http in (413, 415):
             response.headers["connection"] = "close"  # rather than read a body that nobody wants

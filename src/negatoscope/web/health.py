@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
+from functools import partial
 
 import orjson
 import psycopg
@@ -13,13 +15,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from negatoscope.errors import NegatoscopeError
-from negatoscope.metrics import exposition
+from negatoscope.metrics import DICOM_DOORS, Metrics, exposition, render_key
 from negatoscope.queries import load_queries
+from negatoscope.settings import Settings
 from negatoscope.web.services import Services
 
 log = logging.getLogger(__name__)
 
 QUERIES = load_queries("negatoscope.web", "health.sql")
+SILENCE_S = 5.0  # a DICOM door that gave no sign of life for longer is not open
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -48,6 +52,22 @@ def health_routes(services: Services) -> list[BaseRoute]:
         Route("/health/ready", ready, name="health-ready"),
         Route("/metrics", metrics, name="metrics"),
     ]
+
+
+def dicom_doors(
+    settings: Settings, metrics: Metrics, monotonic: Callable[[], float] = time.monotonic
+) -> dict[str, Callable[[], bool]]:
+    """A check for each DICOM door that the settings name: its process, which is another than ours, says it is open.
+
+    The listening sockets are the supervisor's: that one can connect says nothing of who answers. Linux has one
+    monotonic clock for all processes, so an age can be told across them.
+    """
+
+    def seen(door: str) -> bool:
+        at = metrics.collect().get(render_key("dicom_door_seen_s", {"door": door}))
+        return at is not None and monotonic() - at <= SILENCE_S
+
+    return {door: partial(seen, door) for door in DICOM_DOORS if getattr(settings, door)}
 
 
 def run_checks(services: Services) -> dict[str, bool]:

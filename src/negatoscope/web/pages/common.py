@@ -23,11 +23,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from negatoscope.errors import BadRequest, NegatoscopeError, NotFound, Unauthenticated, wire_form
+from negatoscope.errors import BadRequest, Forbidden, NegatoscopeError, NotFound, Unauthenticated, wire_form
 from negatoscope.model.actor import Actor, Right
 from negatoscope.web import authentication
 from negatoscope.web.i18n import LANGUAGE_COOKIE, Speech, choose_language
 from negatoscope.web.pages import words
+from negatoscope.web.refusing import note_refusal
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,10 @@ class Visit:
 
 
 Handler = Callable[[Request, Visit], Response]
+
+
+class NotForRole(NotFound):
+    """Nothing here by that name. The visitor sees what ``NotFound`` shows; the audit trail knows the difference."""
 
 
 # Rendering ---------------------------------------------------------------------------------------
@@ -244,10 +249,10 @@ def shown(handler: Handler, *needs: Right, signed_in: bool = True) -> Callable[[
             if signed_in and visit.actor is None:
                 return to_login(request)
             if needs and not any(visit.may(right) for right in needs):
-                raise NotFound("nothing here by that name")
+                raise NotForRole("nothing here by that name")
             return handler(request, visit)
         except NegatoscopeError as error:
-            return error_page(request, visit, error)
+            return _refusal(request, visit, error)
 
     async def endpoint(request: Request) -> Response:
         return await run_in_threadpool(respond, request)
@@ -264,11 +269,11 @@ def posted(handler: Handler, *needs: Right, signed_in: bool = True) -> Callable[
             if signed_in and visit.actor is None:
                 return see_other("/login")
             if needs and not any(visit.may(right) for right in needs):
-                raise NotFound("nothing here by that name")
+                raise NotForRole("nothing here by that name")
             authentication.check_csrf(request, visit.value("csrf"))
             return handler(request, visit)
         except NegatoscopeError as error:
-            return error_page(request, visit, error)
+            return _refusal(request, visit, error)
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -280,6 +285,12 @@ def posted(handler: Handler, *needs: Right, signed_in: bool = True) -> Callable[
         return await run_in_threadpool(respond, request, fields)
 
     return endpoint
+
+
+def _refusal(request: Request, visit: Visit, error: NegatoscopeError) -> Response:
+    if isinstance(error, NotForRole | Forbidden):
+        note_refusal(request, visit.actor, "page")
+    return error_page(request, visit, error)
 
 
 def _fields(form: FormData) -> dict[str, list[str]]:
