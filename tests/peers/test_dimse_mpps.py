@@ -309,6 +309,18 @@ def test_keys_that_we_do_not_know_are_said_to_be_so(here: Archive) -> None:
     assert "PatientTelephoneNumbers" not in entry
 
 
+@pytest.mark.parametrize(("number", "pregnancy"), [(81, None), (82, 0), (83, 2)])
+def test_what_the_standard_does_not_match_by_narrows_nothing(here: Archive, number: int, pregnancy: int | None) -> None:
+    """PS3.4 table K.6-1: Pregnancy Status is returned. dcmjs-dimse writes 0 where it means no value."""
+    _, line = entered(here, number)
+    asked = question(AccessionNumber=line.accession)
+    asked.PregnancyStatus = pregnancy
+    asked.QueryRetrieveLevel = ""  # dcmjs-dimse sends that too, which is no attribute of a worklist
+    with called(here) as association:
+        answers = list(association.send_c_find(asked, MWL))
+    assert [answer.Status for answer, _ in answers] == [0xFF00, 0x0000]
+
+
 def test_an_identifier_that_means_nothing_is_refused(here: Archive) -> None:
     with called(here) as association:
         asked = question(ScheduledProcedureStepStartDate="tomorrow")

@@ -29,7 +29,7 @@ MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
 SOP_CLASS_UNSUPPORTED = 0x0122
 BATCH = 64 << 10  # bytes of answers sent at once
 # No attributes of what is found: asking for them is no key that we lack.
-_FREE = frozenset({"00080005", "00080201"})
+_FREE = frozenset({"00080005", "00080052", "00080201"})
 
 Dataset = Mapping[str, Mapping[str, Any]]
 

@@ -28,6 +28,8 @@ EMPTY_KEYS = frozenset(
     {"00080020", "00080030", "00080080", "00081030", "00081032", "00081080", "00101001", "00101002", "00101010"}
     | {"00102180", "001021B0", "00200010", "00080051", "00102201", "00102203"}
 )
+# Table K.6-1 has no matching for it, and some modalities write 0 where they mean nothing.
+RETURN_ONLY = frozenset({"001021C0"})
 
 
 def entry(row: Mapping[str, Any], station: str) -> Dataset:

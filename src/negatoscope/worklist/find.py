@@ -13,6 +13,7 @@ from negatoscope.model.actor import Scope
 from negatoscope.queries import load_queries
 from negatoscope.worklist.entries import (
     KEYS,
+    RETURN_ONLY,
     STATION_TITLE,
     STEP_DATE,
     STEP_KEYS,
@@ -124,7 +125,8 @@ def find_entries(
         parts = [group for value in name.values for group in value.split("=") if group]
         patterns = ["%" + like_pattern(fold(part).strip().rstrip("^ ")) + "%" for part in parts]
         plan.add("r.patient_name_folded LIKE ANY({}::text[])", patterns)
-    recheck = {key: match for key, match in recheck.items() if match.kind is not Kind.UNIVERSAL and key in KEYS}
+    known = KEYS - RETURN_ONLY
+    recheck = {key: match for key, match in recheck.items() if match.kind is not Kind.UNIVERSAL and key in known}
     step = {key: match for key, match in step.items() if match.kind is not Kind.UNIVERSAL and key in STEP_KEYS}
     if step:
         recheck[STEP_SEQUENCE] = Match(Kind.SEQUENCE, "SQ", items=step)
