@@ -214,8 +214,10 @@ def decode_values(raw: bytes, character_sets: Sequence[str], vr: str) -> list[st
 def fold(text: str) -> str:
     """Case and accents removed: what is compared when people search. The same as SQL ``fold``.
 
-    Letter by letter, as PostgreSQL does it: a capital sigma becomes the same small one everywhere.
+    Letter by letter, as PostgreSQL does it, so every sigma is made the one within words. What is left is composed
+    again: a Hangul syllable or a voiced kana is one character to a wild card.
     """
     if text.isascii():
         return text.lower()
-    return "".join(c.lower() for c in unicodedata.normalize("NFKD", text) if not "\u0300" <= c <= "\u036f")
+    bare = "".join(c.lower() for c in unicodedata.normalize("NFKD", text) if not "\u0300" <= c <= "\u036f")
+    return unicodedata.normalize("NFC", bare).replace("ς", "σ")

@@ -140,6 +140,9 @@ def test_pydicoms_example_files_read_as_pydicom_reads_them(path: str) -> None:
         ("İ", "i"),
         ("ﬁn", "fin"),
         ("ﾔﾏ", "ヤマ"),
+        ("Διονύσης", "διονυσησ"),
+        ("홍", "홍"),
+        ("ﾀﾞ", "ダ"),
     ],
 )
 def test_folding_removes_case_and_accents(text: str, expected: str) -> None:
