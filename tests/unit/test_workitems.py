@@ -186,16 +186,5 @@ def test_what_we_cancel_ourselves_meets_its_final_state() -> None:
     held, _ = new()
     ended = ups.canceled_by_us(held, {"00741238": element("00741238", "double")}, NOW)
     assert (ups.text_of(ended, ups.STATE), ups.unfinished(ended, X)) == ("CANCELED", [])
-    kind, content = ups.state_report(ended)
-    assert (kind, ups.text_of(content, "00741238"), ups.text_of(content, "00741000")) == (1, "double", "CANCELED")
-
-
-def test_an_update_is_reported_as_what_it_changed() -> None:
-    held, _ = new()
-    assert ups.events_of_update(held, held | {"00741204": element("00741204", "Other")}) == []
-    [(kind, content)] = ups.events_of_update(held, held | progress("10"))
-    assert (kind, list(content)) == (ups.PROGRESS_REPORT, ["00741002"])
-    [(kind, _)] = ups.events_of_update(held, held | {"00404041": element("00404041", "INCOMPLETE")})
-    assert kind == ups.STATE_REPORT
-    [(kind, content)] = ups.events_of_update(held, held | {"00404025": element("00404025", {})})
-    assert (kind, "00404025" in content) == (ups.ASSIGNED, True)
+    [item] = ended[ups.PROGRESS]["Value"]
+    assert ups.text_of(item, ups.CANCEL_REASON) == "double"

@@ -43,7 +43,7 @@ from negatoscope.web.qido_parameters import parse_search
 from negatoscope.web.services import DOOR, Services
 from negatoscope.wire.multipart import MultipartWriter, new_boundary, parse_content_type
 from negatoscope.worklist.ports import Asking
-from negatoscope.worklist.ups_book import Reports, Search, Workitems
+from negatoscope.worklist.ups_book import Search, Workitems
 
 PREFIX = "/dicom-web/workitems"
 OFFERS = (Offer(DICOM_JSON), Offer(JSON), Offer(MULTIPART, DICOM_XML))
@@ -57,8 +57,8 @@ _TRANSACTION_NAMES = ("transaction", "transaction-uid", "transactionuid", "Trans
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def ups_routes(services: Services, reports: Reports | None = None) -> list[BaseRoute]:
-    doors = _Doors(services, reports)
+def ups_routes(services: Services) -> list[BaseRoute]:
+    doors = _Doors(services)
     return [
         Route(PREFIX, _warning(doors.create), methods=["POST"], name="create-workitem"),
         Route(PREFIX, _warning(doors.search), methods=["GET"], name="search-workitems"),
@@ -91,9 +91,9 @@ def _warning(endpoint: Endpoint) -> Endpoint:
 
 
 class _Doors:
-    def __init__(self, services: Services, reports: Reports | None) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._workitems = Workitems(services.database, services.trail, services.limits, reports)
+        self._workitems = Workitems(services.database, services.trail, services.limits)
 
     async def create(self, request: Request) -> Response:
         by = await self._asking(request)

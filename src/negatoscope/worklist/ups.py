@@ -8,7 +8,7 @@ UID never is in the attributes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -36,7 +36,7 @@ STATE, PRIORITY, LABEL, WORKLIST = "00741000", "00741200", "00741204", "00741202
 START, MODIFIED, READINESS = "00404005", "00404010", "00404041"
 PROGRESS, PERFORMED = "00741002", "00741216"
 CANCELED_AT, DISCONTINUATION, CANCEL_REASON = "00404052", "0074100E", "00741238"
-CONTACT_URI, CONTACT_NAME, REQUESTING_AE = "0074100A", "0074100C", "00741236"
+CONTACT_URI, CONTACT_NAME = "0074100A", "0074100C"
 OUTPUT = "00404033"
 PATIENT_NAME, PATIENT_ID, STUDY = "00100010", "00100020", "0020000D"
 STATIONS = ("00404025", "00404026", "00404027")  # scheduled station name, class, location
@@ -360,33 +360,3 @@ def canceled_by_us(held: Dataset, reason: Dataset, moment: str) -> Dataset:
     item[DISCONTINUATION] = element(DISCONTINUATION, *(given or [code]))
     found = with_state(held, State.CANCELED, moment)
     return {**found, PROGRESS: element(PROGRESS, dict(sorted(item.items())))}
-
-
-# Events, table CC.2.4-1 ---------------------------------------------------------------------------
-
-STATE_REPORT, CANCEL_REQUESTED, PROGRESS_REPORT, ASSIGNED = 1, 2, 3, 5
-Event = tuple[int, Dataset]  # Event Type ID, Event Information
-
-
-def state_report(held: Dataset) -> Event:
-    content = {key: held[key] for key in (STATE, READINESS) if key in held}
-    if text_of(held, STATE) == State.CANCELED.value and (progress := items_of(held, PROGRESS)):
-        content |= {key: progress[0][key] for key in (CANCEL_REASON, DISCONTINUATION) if key in progress[0]}
-    return STATE_REPORT, dict(sorted(content.items()))
-
-
-def cancel_requested(reason: Dataset, requester: str) -> Event:
-    content = {key: reason[key] for key in (CONTACT_URI, CONTACT_NAME, DISCONTINUATION, CANCEL_REASON) if key in reason}
-    return CANCEL_REQUESTED, dict(sorted({**content, REQUESTING_AE: element(REQUESTING_AE, requester)}.items()))
-
-
-def events_of_update(before: Dataset, after: Dataset) -> list[Event]:
-    events: list[Event] = []
-    if before.get(READINESS) != after.get(READINESS):
-        events.append(state_report(after))
-    if before.get(PROGRESS) != after.get(PROGRESS):
-        events.append((PROGRESS_REPORT, {PROGRESS: after[PROGRESS]}))
-    assigned: Sequence[str] = (*STATIONS, PERFORMERS)
-    if any(before.get(key) != after.get(key) and after.get(key, {}).get("Value") for key in assigned):
-        events.append((ASSIGNED, {key: after[key] for key in sorted(assigned) if key in after}))
-    return events

@@ -1,12 +1,12 @@
-"""Workitems of every establishment: made, read, updated, claimed, ended, searched. A change, its audit event and the
-reports to whoever listens are one commit (PS3.4 CC.2)."""
+"""Workitems of every establishment: made, read, updated, claimed, ended, searched. A change and its audit event are
+one commit (PS3.4 CC.2)."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from psycopg.types.json import Jsonb
@@ -20,29 +20,11 @@ from negatoscope.model.event import EventAction
 from negatoscope.queries import load_queries
 from negatoscope.worklist import ups
 from negatoscope.worklist.ports import Asking, Journal, Transactions, Unit
-from negatoscope.worklist.ups import Dataset, Event, State
+from negatoscope.worklist.ups import Dataset, State
 
 QUERIES = load_queries("negatoscope.worklist", "ups.sql")
 _ROWS = 200  # of workitems read at once
 _COLUMNS = {ups.STATE: "state", ups.SOP_INSTANCE: "sop_instance_uid"}
-
-
-class Reports(Protocol):
-    """Who is to be told. Called within the transaction, last."""
-
-    def made(self, unit: Unit, workitem_id: int, attributes: Dataset, by: Asking) -> None: ...
-
-    def happened(self, unit: Unit, workitem_id: int, uid: str, events: list[Event], by: Asking) -> None: ...
-
-
-class Silence:
-    """Nobody listens."""
-
-    def made(self, unit: Unit, workitem_id: int, attributes: Dataset, by: Asking) -> None:
-        return
-
-    def happened(self, unit: Unit, workitem_id: int, uid: str, events: list[Event], by: Asking) -> None:
-        return
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +61,8 @@ class _Row:
 class Workitems:
     """The worklist of unified procedure steps. Thread-safe: it holds nothing."""
 
-    def __init__(
-        self,
-        transactions: Transactions,
-        journal: Journal,
-        limits: Limits = DEFAULT_LIMITS,
-        reports: Reports | None = None,
-    ) -> None:
+    def __init__(self, transactions: Transactions, journal: Journal, limits: Limits = DEFAULT_LIMITS) -> None:
         self._transactions, self._journal, self._limits = transactions, journal, limits
-        self._reports = reports or Silence()
 
     def create(self, given: Any, by: Asking, uid: str = "") -> Created:
         """Enter a workitem, SCHEDULED, in the asker's establishment.
@@ -119,7 +94,6 @@ class Workitems:
             if row is None:
                 raise Conflict("there is a workitem of this UID")
             self._record(unit, by, EventAction.CREATE, made)
-            self._reports.made(unit, int(row["workitem_id"]), made, by)
         return Created(named, modified)
 
     def get(self, uid: str, by: Asking) -> Dataset:
@@ -146,8 +120,6 @@ class Workitems:
             after = ups.updated(row.attributes, dataset, _moment(unit))
             self._change(unit, row, row.state, row.transaction_uid, after)
             self._record(unit, by, EventAction.UPDATE, after)
-            events = ups.events_of_update(row.attributes, after)
-            self._reports.happened(unit, row.workitem_id, uid, events, by)
 
     def move(self, uid: str, given: Any, by: Asking) -> bool:
         """Claim, complete or cancel, as the Procedure Step State of ``given`` says; False: it was so already.
@@ -170,7 +142,9 @@ class Workitems:
         return True
 
     def request_cancellation(self, uid: str, given: Any, by: Asking) -> bool:
-        """Cancel what nobody has claimed, tell its performer of what somebody has; False: it is canceled already.
+        """Cancel what nobody has claimed; of what somebody has, the request is recorded. False: it is canceled already.
+
+        Nobody is told yet: there are no notifications. Its performer is free to go on (CC.2.2).
 
         Raises:
             NotFound, BadRequest.
@@ -188,8 +162,6 @@ class Workitems:
                 self._moved(unit, row, State.CANCELED, "", after, by)
             else:
                 self._record(unit, by, EventAction.EXECUTE, row.attributes)
-                events = [ups.cancel_requested(reason, by.scope.actor.name[:16])]
-                self._reports.happened(unit, row.workitem_id, uid, events, by)
         return True
 
     def find(self, search: Search, by: Asking) -> Answers:
@@ -240,8 +212,6 @@ class Workitems:
     def _moved(self, unit: Unit, row: _Row, state: State, transaction_uid: str, after: Dataset, by: Asking) -> None:
         self._change(unit, row, state, transaction_uid, after)
         self._record(unit, by, EventAction.UPDATE, after)
-        uid = ups.text_of(after, ups.SOP_INSTANCE)
-        self._reports.happened(unit, row.workitem_id, uid, [ups.state_report(after)], by)
 
     def _change(self, unit: Unit, row: _Row, state: State, transaction_uid: str, attributes: Dataset) -> None:
         unit.execute(
