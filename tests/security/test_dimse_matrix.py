@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import UID
-from pynetdicom import AE
+from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 
 from negatoscope.db import EmbeddedPostgreSQL
-from negatoscope.model.actor import Right
+from negatoscope.model.actor import Right, Scope
 from negatoscope.ordering import worklist_services
+from negatoscope.sending import commitment_service, sending
 from negatoscope.serve import query_retrieve
 from negatoscope.servers.dicom import DicomServer
+from negatoscope.servers.dicom_commitment import PUSH_MODEL, WELL_KNOWN_INSTANCE
 from negatoscope.sharing import COMMAND_LINE
+from negatoscope.worklist import Asking, Orders, StepStatus
 from security.estate import Estate, estate
+from worklist_data import DAY, Line, enter
 
 TITLE = "NEGATOSCOPE"
 VERIFICATION, CT = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.2"
@@ -38,13 +47,24 @@ CALLING_UNKNOWN, CALLED_UNKNOWN = (1, 1, 3), (1, 1, 7)  # result, source, reason
 class Node:
     estate: Estate
     port: int
+    orders: dict[str, int] = field(default_factory=dict)  # by establishment; LINES says what they are
 
-    def call(self, title: str, called: str = TITLE) -> Association:
+    def call(self, title: str, called: str = TITLE, **more: Any) -> Association:
         entity = AE(ae_title=title)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
-        for abstract in (VERIFICATION, CT, STUDY_FIND, STUDY_MOVE, STUDY_GET, MWL, MPPS, MPPS_GET):
+        for abstract in (VERIFICATION, CT, STUDY_FIND, STUDY_MOVE, STUDY_GET, MWL, MPPS, MPPS_GET, PUSH_MODEL):
             entity.add_requested_context(abstract, EXPLICIT)
-        return entity.associate("127.0.0.1", self.port, ae_title=called)
+        return entity.associate("127.0.0.1", self.port, ae_title=called, **more)
+
+
+def scope_of(made: Estate, code: str) -> Scope:
+    return Scope(made.accounts.system_actor(code, "orders", (Right.WORKLIST,)))
+
+
+LINES = {
+    code: replace(DAY[0], accession=f"MX{code}", procedure=f"MXR{code}", step=f"MXS{code}", study=f"2.25.88{number}")
+    for number, code in enumerate("AB")
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +81,10 @@ def node(postgresql: EmbeddedPostgreSQL) -> Iterator[Node]:
         made.accounts.remove_entity(
             made.accounts.add_entity("GONE", "A", [Right.STORE], by=COMMAND_LINE).actor_id, by=COMMAND_LINE
         )
-        for title, code in (("READS_A", "A"), ("READS_B", "B")):
-            made.accounts.add_entity(title, code, [Right.QUERY, Right.RETRIEVE], by=COMMAND_LINE)
+        for code in ("A", "B"):
+            made.accounts.add_entity(f"READS_{code}", code, [Right.QUERY, Right.RETRIEVE], by=COMMAND_LINE)
+            made.accounts.add_entity(f"WORKS_{code}", code, [Right.WORKLIST], by=COMMAND_LINE)
+            made.accounts.add_entity(f"KEEPS_{code}", code, [Right.STORE], by=COMMAND_LINE)
         made.accounts.add_entity("SHELF_A", "A", [Right.STORE], "127.0.0.1", 9, by=COMMAND_LINE)
         with query_retrieve(made.built) as operations:
             server = DicomServer(
@@ -70,23 +92,25 @@ def node(postgresql: EmbeddedPostgreSQL) -> Iterator[Node]:
                 TITLE,
                 made.built.store,
                 lambda calling, called, address, identity: made.accounts.actor_of_title(calling, address, called),
-                operations=(*worklist_services(made.built), operations),
+                operations=(*worklist_services(made.built), commitment_service(made.built), operations),
             )
             server.start()
-            yield Node(made, server.address[1])
+            book = Orders(made.built.database, made.built.trail)
+            orders = {code: enter(book, scope_of(made, code), line)[0] for code, line in LINES.items()}
+            yield Node(made, server.address[1], orders)
             server.stop()
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute("DROP DATABASE dimse_matrix WITH (FORCE)")
     shutil.rmtree(folder, ignore_errors=True)
 
 
-SERVICES = {CT, STUDY_FIND, STUDY_MOVE, STUDY_GET, MWL, MPPS, MPPS_GET}
+SERVICES = {CT, STUDY_FIND, STUDY_MOVE, STUDY_GET, MWL, MPPS, MPPS_GET, PUSH_MODEL}
 SERVED = {
-    "ONLY_STORE": {CT},
+    "ONLY_STORE": {CT, PUSH_MODEL},
     "ONLY_QUERY": {STUDY_FIND},
     "ONLY_RETRIEVE": {STUDY_MOVE, STUDY_GET},
     "ONLY_WORKLIST": {MWL, MPPS, MPPS_GET},
-    "HERE": {CT},
+    "HERE": {CT, PUSH_MODEL},
     "READS_A": {STUDY_FIND, STUDY_MOVE, STUDY_GET},
 }
 
@@ -222,3 +246,124 @@ def test_a_move_goes_to_entities_of_one_s_own_establishment_with_an_address(
     last, _ = list(association.send_c_move(wanted, destination, STUDY_MOVE))[-1]
     association.release()
     assert last.Status == status
+
+
+# Worklist and performed steps ------------------------------------------------------------------------
+
+
+def line_of(code: str, whose: str) -> Line:
+    """An order of the asker's establishment, of the other one, or of nobody."""
+    if whose == "absent":
+        return replace(DAY[0], accession="MX0", procedure="MXR0", step="MXS0", study="2.25.889")
+    return LINES[code if whose == "own" else "B" if code == "A" else "A"]
+
+
+@pytest.mark.parametrize("code", ["A", "B"])
+@pytest.mark.parametrize("whose", MATCHES)
+def test_a_worklist_has_one_s_own_orders_and_what_is_foreign_looks_absent(node: Node, code: str, whose: str) -> None:
+    asked = Dataset()
+    asked.AccessionNumber, asked.PatientID, asked.ScheduledProcedureStepSequence = "", "", Sequence([Dataset()])
+    asked.AccessionNumber = line_of(code, whose).accession
+    association = node.call(f"WORKS_{code}")
+    statuses = [answer.Status for answer, _ in association.send_c_find(asked, MWL)]
+    association.release()
+    assert statuses == ([0xFF00, 0x0000] if whose == "own" else [0x0000])
+
+
+def begun(line: Line) -> Dataset:
+    item, made = Dataset(), Dataset()
+    item.StudyInstanceUID, item.AccessionNumber, item.ScheduledProcedureStepID = line.study, line.accession, line.step
+    made.ScheduledStepAttributesSequence = Sequence([item])
+    made.PatientName, made.PatientID, made.Modality = line.name, line.identifier, line.modality
+    made.PerformedProcedureStepID, made.PerformedStationAETitle = "PPS", line.station
+    made.PerformedProcedureStepStartDate, made.PerformedProcedureStepStartTime = line.date, line.time
+    made.PerformedProcedureStepStatus, made.PerformedSeriesSequence = "IN PROGRESS", Sequence()
+    return made
+
+
+def ended(how: str) -> Dataset:
+    made = Dataset()
+    made.PerformedProcedureStepStatus = how
+    return made
+
+
+def states(node: Node) -> dict[str, StepStatus]:
+    book = Orders(node.estate.built.database, node.estate.built.trail)
+    return {
+        code: book.get(number, Asking(scope_of(node.estate, code), "api")).status
+        for code, number in node.orders.items()
+    }
+
+
+@pytest.mark.parametrize("whose", ["foreign", "absent", "own"])
+def test_a_step_moves_one_s_own_order_alone_and_is_seen_by_its_establishment_alone(node: Node, whose: str) -> None:
+    """N-CREATE, N-SET and N-GET; a step for an order that is not there is kept, as one that was not scheduled."""
+    before, uid = states(node), f"2.25.{uuid.uuid4().int}"
+    own, other = node.call("WORKS_A"), node.call("WORKS_B")
+    try:
+        assert own.send_n_create(begun(line_of("A", whose)), MPPS, uid)[0].Status == 0x0000
+        assert states(node) == (before | {"A": StepStatus.STARTED} if whose == "own" else before)
+        for wrong in (uid, "2.25.404"):
+            assert other.send_n_set(ended("DISCONTINUED"), MPPS, UID(wrong))[0].Status == 0x0112
+            assert other.send_n_get([Tag(0x00400252)], MPPS_GET, UID(wrong))[0].Status == 0x0112
+        status, held = own.send_n_get([Tag(0x00400252)], MPPS_GET, UID(uid))
+        assert (status.Status, held and held.PerformedProcedureStepStatus) == (0x0000, "IN PROGRESS")
+        assert own.send_n_set(ended("COMPLETED"), MPPS, UID(uid))[0].Status == 0x0000
+        assert states(node) == (before | {"A": StepStatus.COMPLETED} if whose == "own" else before)
+    finally:
+        own.release()
+        other.release()
+
+
+# Storage commitment ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["A", "B"])
+@pytest.mark.parametrize("whose", MATCHES)
+def test_only_one_s_own_objects_are_promised_and_what_is_foreign_looks_absent(
+    node: Node, code: str, whose: str
+) -> None:
+    """N-ACTION, and the N-EVENT-REPORT that answers it."""
+    uids = {key: place.second_study["sop_instance_uid"] for key, place in node.estate.places.items()}
+    named = {"own": uids[code], "foreign": uids["B" if code == "A" else "A"], "absent": "2.25.404"}[whose]
+    reports: list[Dataset] = []
+    arrived = threading.Event()
+
+    def hear(event: Any) -> tuple[int, None]:
+        reports.append(event.event_information)
+        arrived.set()
+        return 0x0000, None
+
+    item, asked = Dataset(), Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CT, named
+    asked.TransactionUID, asked.ReferencedSOPSequence = f"2.25.{uuid.uuid4().int}", Sequence([item])
+    association = node.call(f"KEEPS_{code}", evt_handlers=[(evt.EVT_N_EVENT_REPORT, hear)])
+    answer, _ = association.send_n_action(asked, 1, UID(PUSH_MODEL), UID(WELL_KNOWN_INSTANCE))
+    assert answer.Status == 0x0000
+    assert arrived.wait(10)
+    association.release()
+    failed = [int(one.FailureReason) for one in reports[0].get("FailedSOPSequence", [])]
+    promised = [str(one.ReferencedSOPInstanceUID) for one in reports[0].get("ReferencedSOPSequence", [])]
+    assert (promised, failed) == (([named], []) if whose == "own" else ([], [0x0112]))
+
+
+def test_a_report_settles_what_the_reporter_s_establishment_asked_for_alone(node: Node) -> None:
+    """N-EVENT-REPORT of an application entity, on an association of its own. Every answer is the same."""
+    built = node.estate.built
+    delivery, transaction = node.estate._delivery("A"), f"2.25.{uuid.uuid4().int}"
+    with built.database.unit(None) as unit:
+        unit.execute("UPDATE delivery SET state = 'committing' WHERE delivery_id = %s", (delivery,))
+        unit.execute(
+            "INSERT INTO commitment_asked (transaction_uid, delivery_id) VALUES (%s, %s)", (transaction, delivery)
+        )
+    queue, settled = sending(built).queue, []
+    for title in ("KEEPS_B", "KEEPS_A"):
+        report = Dataset()
+        report.TransactionUID, report.ReferencedSOPSequence = transaction, Sequence()
+        role = build_role(PUSH_MODEL, scu_role=False, scp_role=True)
+        association = node.call(title, ext_neg=[role])
+        status, _ = association.send_n_event_report(report, 1, UID(PUSH_MODEL), UID(WELL_KNOWN_INSTANCE))
+        association.release()
+        assert status.Status == 0x0000
+        settled.append(queue.get(delivery, by=COMMAND_LINE).state.value)
+    assert settled == ["committing", "done"]
