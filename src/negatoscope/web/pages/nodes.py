@@ -10,7 +10,7 @@ from negatoscope.routing import NewNode, NodeKind
 from negatoscope.web.nodes import SendingServices
 from negatoscope.web.pages.administration import _establishments as administered_establishments
 from negatoscope.web.pages.administration import _why as why
-from negatoscope.web.pages.administration import screen_page
+from negatoscope.web.pages.administration import platform_wide, screen_page
 from negatoscope.web.pages.common import Visit, see_other
 
 NODE_FORM = ("name", "establishment", "kind", "title", "host", "port", "url")
@@ -42,10 +42,12 @@ def sending_of(request: Request) -> SendingServices:
 
 def show_nodes(request: Request, visit: Visit, problem: str = "") -> Response:
     actor, parts = visit.signed_in, sending_of(request)
+    file, everywhere = parts.rules(), platform_wide(actor)
     context = {
         "nodes": parts.nodes.listed(by=actor),
         "deliveries": parts.queue.listed(by=actor, limit=SHOWN),
-        "rules_file": parts.rules(),
+        "rules_file": file,
+        "rules": [rule for rule in file.rules if everywhere or rule.establishment == actor.establishment_code],
         "establishments": administered_establishments(request, visit),
         "form": {name: visit.form.get(name, [""])[0] for name in NODE_FORM},
         "health": HEALTH,
