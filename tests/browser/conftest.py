@@ -34,7 +34,8 @@ FLAGS = [
 @pytest.fixture(scope="session")
 def site() -> Iterator[System]:
     folder = Path(tempfile.mkdtemp(prefix="negatoscope-browser-"))
-    system = System(folder / "data")
+    # A node that is down is given up while a test looks on.
+    system = System(folder / "data", NEGATOSCOPE_SEND_RETRY_S="0.5", NEGATOSCOPE_SEND_GIVE_UP_S="3")
     system.run("demo")
     system.run(
         "user", "add", "testeur", "--role", "radiologist", "--establishment", "CHU-DEMO", "--password-stdin",
