@@ -54,6 +54,7 @@ SEARCHERS = READERS | {Role.SECRETARY}
 STORERS = frozenset({Role.RADIOGRAPHER, Role.RADIOLOGIST, Role.SECRETARY})
 ADMINISTRATORS = frozenset({Role.ADMIN, Role.REFERENT})
 ADMIN = frozenset({Role.ADMIN})
+AUDITORS = frozenset({Role.ADMIN, Role.DPO})
 ORDERERS = frozenset({Role.REFERENT, Role.RADIOGRAPHER, Role.RADIOLOGIST, Role.SECRETARY})
 REFERENT = frozenset({Role.REFERENT})
 SENDERS = frozenset({Role.ADMIN, Role.REFERENT, Role.RADIOGRAPHER, Role.RADIOLOGIST})  # may change what is sent
@@ -188,6 +189,8 @@ ROWS: dict[str, Row] = {
         name: Row(Family.PROGRAM, SENDERS, names=Names.DELIVERY, platform=ADMIN, through=frozenset({200, 412}))
         for name in ("retry-delivery", "release-delivery", "cancel-delivery")
     },
+    "audit": _page(AUDITORS),
+    "audit-export": _page(AUDITORS),
     "storage": _page(ADMIN),
     "alerts": _page(ADMIN),
     "quarantine": _page(ADMINISTRATORS),

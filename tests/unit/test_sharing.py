@@ -42,7 +42,7 @@ S, Q, R, W, ADMINISTER, QUARANTINE, AUDIT = (
 @pytest.mark.parametrize(
     ("role", "rights", "reads"),
     [
-        (Role.ADMIN, {ADMINISTER, QUARANTINE}, False),
+        (Role.ADMIN, {ADMINISTER, QUARANTINE, AUDIT}, False),
         (Role.REFERENT, {ADMINISTER, QUARANTINE, Q, R, W}, True),
         (Role.RADIOGRAPHER, {S, Q, R, W}, True),
         (Role.RADIOLOGIST, {S, Q, R, W}, True),

@@ -124,9 +124,7 @@ def quarantine_exported(
     return _by_actor(actor, EventKind.DATA_EXPORT, EventAction.READ, door, address, study_uid=study_uid, detail=detail)
 
 
-def audit_log_used(
-    actor: Actor, what: str, keys: Iterable[str], answers: int, door: str, address: str
-) -> AuditEvent:
+def audit_log_used(actor: Actor, what: str, keys: Iterable[str], answers: int, door: str, address: str) -> AuditEvent:
     """The trail itself was read or exported (A.5.3.2). ``keys``: what was looked for, never the values."""
     detail: Detail = {"what": f"audit-log-{what}", "keys": " ".join(keys), "answers": answers, "subject": "audit log"}
     return _by_actor(actor, EventKind.AUDIT_LOG_USED, EventAction.READ, door, address, detail=detail)

@@ -46,6 +46,16 @@ def may_administer(actor: Actor, establishment_id: int) -> None:
         raise Forbidden("this establishment is not yours to administer")
 
 
+def audit_bounds(actor: Actor) -> str | None:
+    """The code of the establishment whose events ``actor`` may read; ``None``: all.
+
+    Raises:
+        Forbidden: none.
+    """
+    require(actor, Right.AUDIT)
+    return None if actor.kind is ActorKind.SYSTEM or actor.role is Role.ADMIN else actor.establishment_code
+
+
 def quarantine_bounds(actor: Actor, *, export: bool) -> int | None:
     """The establishment whose quarantine ``actor`` may list, or with ``export`` take data sets from; ``None``: all.
 

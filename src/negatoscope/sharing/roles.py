@@ -17,7 +17,7 @@ class Powers:
 
 ROLES: dict[Role, Powers] = {
     # Runs the platform for all establishments: sees that something is in quarantine, never an image.
-    Role.ADMIN: Powers(frozenset({Right.ADMINISTER, Right.QUARANTINE}), reads_images=False),
+    Role.ADMIN: Powers(frozenset({Right.ADMINISTER, Right.QUARANTINE, Right.AUDIT}), reads_images=False),
     # Runs the imaging systems of one establishment, and must see what the modalities sent.
     Role.REFERENT: Powers(
         frozenset({Right.ADMINISTER, Right.QUARANTINE, Right.QUERY, Right.RETRIEVE, Right.WORKLIST}), reads_images=True

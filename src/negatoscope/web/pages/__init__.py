@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from negatoscope.model.actor import Right
-from negatoscope.web.pages import account, administration, importing, login, nodes, orders, study, worklist
+from negatoscope.web.pages import account, administration, audit, importing, login, nodes, orders, study, worklist
 from negatoscope.web.pages.common import error_response, language_of, posted, shown
 from negatoscope.web.pages.services import PageServices
 from negatoscope.web.pages.static import static_route
@@ -60,6 +60,8 @@ page_routes: list[Route] = [
     _get("/orders/{request_id:int}", shown(orders.show_order, Right.WORKLIST), "order"),
     _post("/orders/{request_id:int}/status", posted(orders.change_order, Right.WORKLIST), "change-order"),
     _get("/import", shown(importing.show_import, Right.STORE), "import"),
+    _get("/audit", shown(audit.show_audit, Right.AUDIT), "audit"),
+    _get("/audit/export.csv", shown(audit.export_audit, Right.AUDIT), "audit-export"),
     _get(_ADMIN, shown(administration.show_overview, *ADMINISTRATION), "administration"),
     _get(f"{_ADMIN}/establishments", shown(administration.show_establishments, Right.ADMINISTER), "establishments"),
     _post(f"{_ADMIN}/establishments", posted(administration.add_establishment, Right.ADMINISTER), "add-establishment"),

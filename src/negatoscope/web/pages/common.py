@@ -93,6 +93,8 @@ class Visit:
             items.append(MenuItem("import", "/import", "upload", _("Import")))
         if self.may(Right.ADMINISTER) or self.may(Right.QUARANTINE):
             items.append(MenuItem("administration", "/administration", "gear", _("Administration")))
+        if self.may(Right.AUDIT):
+            items.append(MenuItem("audit", "/audit", "report", _("Audit trail")))
         return items
 
     def value(self, name: str, limit: int = 1024) -> str:
