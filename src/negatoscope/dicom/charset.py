@@ -115,6 +115,9 @@ def _repertoire(character_sets: tuple[str, ...]) -> _Repertoire:
     extended = len(character_sets) > 1 or "2022" in first
     term = _TERM.fullmatch(first)
     number = term[1] if term else "6"
+    if number == "6" and len(character_sets) == 2:  # some leave out the escape sequence of the only set
+        second = _TERM.fullmatch(character_sets[1].strip().upper())
+        number = second[1] if second and second[1] in ("149", "58") else number
     if number in _FIRST:
         lower, upper = _FIRST[number]
         return _Repertoire(upper.codec, extended, lower, upper)

@@ -154,3 +154,10 @@ def test_folding_twice_changes_nothing_and_forms_do_not_matter(text: str) -> Non
     assert fold(unicodedata.normalize("NFD", text)) == fold(unicodedata.normalize("NFC", text))
     if all(c.lower() == unicodedata.normalize("NFKD", c.lower()) for c in unicodedata.normalize("NFKD", text)):
         assert fold(fold(text)) == fold(text)
+
+
+@pytest.mark.parametrize(("term", "codec", "text"), [("58", "gb2312", "张^小东"), ("149", "euc_kr", "洪^吉洞")])
+def test_the_only_multi_byte_set_is_read_without_its_escape_sequence(term: str, codec: str, text: str) -> None:
+    for sets in (("", f"ISO 2022 IR {term}"), ("ISO 2022 IR 6", f"ISO 2022 IR {term}")):
+        assert decode(text.encode(codec), sets, "PN") == text
+        assert decode(b"plain", sets, "PN") == "plain"
