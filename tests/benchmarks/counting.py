@@ -23,7 +23,7 @@ from negatoscope.wire.dimse.commands import C_MOVE, C_STORE, MEDIUM_PRIORITY, PE
 from negatoscope.wire.dul import Association, Role
 from negatoscope.wire.dul.events import AssociationRequested, CommandReceived, DataReceived, Event, ReleaseRequested
 from negatoscope.wire.dul.items import ContextAnswer, RoleSelection, UserInformation
-from negatoscope.wire.dul.pdu import AssociateAccept, AssociateRequest
+from negatoscope.wire.dul.pdu import AssociateAccept, AssociateRequest, PDUType
 
 MODALITY, RECEIVER = "MODALITY", "RECEIVER"
 STUDY_ROOT = "1.2.840.10008.5.1.4.1.2.2"
@@ -31,6 +31,8 @@ FIND, MOVE, GET = (f"{STUDY_ROOT}.{number}" for number in (1, 2, 3))
 # Servers may think for minutes before the first of many answers.
 LIMITS = replace(DEFAULT_LIMITS, dimse_answer_s=600.0, idle_s=600.0)
 _CHUNK = 1 << 20
+_HEADS = 12  # bytes of the headers of a PDU and of the fragment in it
+_WHOLE_COMMAND = 3  # message control header: a command, its last fragment
 
 
 @dataclass
@@ -136,6 +138,38 @@ def open_for(address: Address, title: str, sop_class: str, given: str = "") -> S
 
 def ask(sender: Sender, verb: int, identifier: bytes, destination: str = "", *, checking: bool = False) -> Counter:
     """Ask on the first context and count what comes until it is answered. ClientFailed unless it went well."""
+    counter = Counter(_send(sender, verb, identifier, destination), sender._machine, checking)
+    _succeeded(counter.until_answered())
+    return counter
+
+
+def count_answers(sender: Sender, verb: int, identifier: bytes) -> int:
+    """Ask for many small answers and count them, with as little work for each as there can be."""
+    connection = _send(sender, verb, identifier)
+    buffer, pending, answers = bytearray(), bytearray(), 0
+    while True:
+        got = connection.recv(_CHUNK)
+        if not got:
+            raise ClientFailed("the association ended early")
+        buffer += got
+        at, end = 0, len(buffer)
+        while end - at >= _HEADS and end >= (after := at + 6 + int.from_bytes(buffer[at + 2 : at + 6], "big")):
+            if buffer[at] != PDUType.P_DATA_TF or int.from_bytes(buffer[at + 6 : at + 10], "big") != after - at - 10:
+                raise ClientFailed("not one fragment a PDU")
+            if buffer[at + 11] == _WHOLE_COMMAND:
+                command = buffer[at + _HEADS : after]
+                if command != pending:
+                    last = decode(bytes(command))
+                    if last.status not in PENDING:
+                        _succeeded(last)
+                        return answers
+                    pending = command
+                answers += 1
+            at = after
+        del buffer[:at]
+
+
+def _send(sender: Sender, verb: int, identifier: bytes, destination: str = "") -> socket.socket:
     connection, machine = sender._connection, sender._machine
     assert isinstance(connection, socket.socket)
     values: dict[Element, Value] = {
@@ -146,11 +180,12 @@ def ask(sender: Sender, verb: int, identifier: bytes, destination: str = "", *, 
         values[Element.MOVE_DESTINATION] = destination
     command = machine.message(1, encode(request(verb, 1, values, data_set=True)), command=True)
     connection.sendall(command + machine.message(1, identifier, command=False))
-    counter = Counter(connection, machine, checking)
-    final = counter.until_answered()
+    return connection
+
+
+def _succeeded(final: Command) -> None:
     if final.status != SUCCESS:
         raise ClientFailed(f"status 0x{final.status:04X} {final.text(Element.ERROR_COMMENT)}")
-    return counter
 
 
 # As receiver of C-MOVE -------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from threading import Barrier
 
 from benchmarks.clients import Address, ClientFailed, Driven, drive
-from benchmarks.counting import FIND, GET, MOVE, RECEIVER, Receiver, ask, open_for
+from benchmarks.counting import FIND, GET, MOVE, RECEIVER, Receiver, ask, count_answers, open_for
 from benchmarks.data import DataSet, uid_of_run
 from benchmarks.measure import Bar, Log, Row, percentile
 from benchmarks.servers import Orthanc, Ours, Server
@@ -195,10 +195,10 @@ def find_all(server: Server, total: int) -> float:
     """Seconds for every study."""
     with open_for(server.dicom, server.title, FIND) as sender:
         began = time.perf_counter()
-        counter = ask(sender, C_FIND, studies_of(""))
+        answers = count_answers(sender, C_FIND, studies_of(""))
         taken = time.perf_counter() - began
-    if counter.answers < total:
-        raise ClientFailed(f"{counter.answers} answers of {total}")
+    if answers < total:
+        raise ClientFailed(f"{answers} answers of {total}")
     return taken
 
 
