@@ -137,7 +137,7 @@ class Committer:
             InvalidObject: the index refuses this very object.
         """
         ticket = _Ticket(receipt)
-        if not self._settle_alone(ticket, sync):
+        if not self._settle_alone(ticket, sync) and ticket.waits:  # else it has failed: never sync twice
             sync()
         self._wait([ticket])
         if ticket.error is not None:
