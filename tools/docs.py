@@ -208,7 +208,9 @@ def errors() -> str:
 
 
 def all_errors(kind: type[NegatoscopeError] = NegatoscopeError) -> list[type[NegatoscopeError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in all_errors(child))]
+    """Those of the one table's module: which others are loaded depends on what ran before."""
+    children = [child for child in kind.__subclasses__() if child.__module__ == kind.__module__]
+    return [kind, *(below for child in children for below in all_errors(child))]
 
 
 def metric_table() -> str:
