@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -92,3 +94,27 @@ def test_a_database_that_is_gone_is_said_to_be_unavailable(database_url: str) ->
     with pytest.raises(Unavailable), database.unit(None):
         pass
     database.close()
+
+
+def test_who_waits_for_a_connection_gets_the_first_that_comes_back(database_url: str) -> None:
+    """Connections are kept warm beside the pool, but never while somebody waits."""
+    database = Database(database_url, size=2, wait_s=5.0)
+    took: list[float] = []
+
+    def wait() -> None:
+        began = time.monotonic()
+        with database.statements(None) as unit:
+            unit.execute("SELECT 1")
+        took.append(time.monotonic() - began)
+
+    try:
+        with database.statements(None):  # one that lasts
+            with database.statements(None):
+                waiting = threading.Thread(target=wait)
+                waiting.start()
+                time.sleep(0.3)
+                assert not took
+            waiting.join()
+        assert took[0] < 2.0
+    finally:
+        database.close()

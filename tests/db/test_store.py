@@ -312,6 +312,16 @@ def test_objects_of_a_batch_are_judged_each_for_itself(archive: ArchiveBench) ->
     }
 
 
+def test_what_is_finished_in_a_batch_cannot_be_aborted(archive: ArchiveBench) -> None:
+    batch = archive.store.batch()
+    reception = batch.begin(archive.world.source("A"), Announced(EXPLICIT))
+    reception.write([synthetic()])
+    reception.finish()
+    reception.abort()
+    batch.commit()
+    assert [stored_bytes(archive, row) for row in rows(archive, "instance")] == [synthetic()]
+
+
 def test_a_batch_sent_again_leaves_no_byte(archive: ArchiveBench) -> None:
     objects = [synthetic(sop=f"2.25.{n}") for n in range(1, 4)]
     batch_of(archive, objects)

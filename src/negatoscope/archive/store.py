@@ -65,11 +65,10 @@ class Store:
 
 
 class StoreReception:
-    """Implements ``ports.Reception``, and ``ports.BatchedReception`` for a batch, which releases its record."""
+    """Implements ``ports.Reception``."""
 
     def __init__(self, store: Store, source: Source, announced: Announced, record: Record) -> None:
         self._store, self.source, self._announced, self.record = store, source, announced, record
-        self.receipt: Receipt | None = None
         self._ended = False
 
     def write(self, fragments: Sequence[Buffer]) -> None:
@@ -80,12 +79,16 @@ class StoreReception:
             self.record.release()
 
     def cut(self) -> bool:
-        """Take away what was written. False: it has ended before."""
+        """Take away what was written; the record is not released. False: it has ended before."""
         if self._ended:
             return False
         self._ended = True
         self.record.abort()
         return True
+
+    def keep(self) -> None:
+        """From now on nothing can be taken away."""
+        self._ended = True
 
     def commit(self) -> StoreResult:
         """See ``ports.Reception.commit``."""
@@ -108,7 +111,7 @@ class StoreReception:
             if result.outcome is Outcome.ALREADY_STORED:
                 self.record.abort()  # the index answered that it keeps the first copy
         finally:
-            self._ended = True
+            self.keep()
             self.record.release()
         return result
 
@@ -171,6 +174,7 @@ class BatchedStoreReception:
             if isinstance(error, NegatoscopeError):
                 self._batch.store.settled(self._reception.source, 0, error)
             raise
+        self._reception.keep()
         self._batch.finished.append((receipt, self._reception.record))
         self._batch.bytes += receipt.length
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -45,6 +46,8 @@ class Database:
     def __init__(self, url: str, *, size: int = 16, wait_s: float = 10.0) -> None:
         self.url = url
         self._warm: list[_Connection] = []
+        self._asking = 0  # threads that wait for the pool: a connection that comes back is theirs
+        self._mutex = threading.Lock()
         self._closed = False
         self._pool: ConnectionPool[_Connection] = ConnectionPool(
             url,
@@ -109,34 +112,45 @@ class Database:
             raise Unavailable("the index cannot be reached") from error
 
     def _take(self) -> _Connection:
-        while self._warm:
-            try:
-                connection = self._warm.pop()
-            except IndexError:  # another thread was faster
-                break
+        while (connection := self._warm_or_ask()) is not None:
             try:
                 _check(connection)
             except psycopg.Error:
                 self._pool.putconn(connection)  # which replaces it
             else:
                 return connection
-        connection = self._pool.getconn()
+        try:
+            connection = self._pool.getconn()
+        finally:
+            with self._mutex:
+                self._asking -= 1
         connection.warm_since = 0.0
         return connection
+
+    def _warm_or_ask(self) -> _Connection | None:
+        """A warm connection; None: the caller is counted among those that ask the pool."""
+        with self._mutex:
+            if self._warm:
+                return self._warm.pop()
+            self._asking += 1
+            return None
 
     def _give_back(self, connection: _Connection) -> None:
         now = connection.used_at = time.monotonic()
         connection.warm_since = connection.warm_since or now
         sound = not connection.closed and connection.info.transaction_status is TransactionStatus.IDLE
-        if sound and len(self._warm) < _WARM and now - connection.warm_since < _WARM_S and not self._closed:
-            self._warm.append(connection)
-        else:
-            self._pool.putconn(connection)
+        with self._mutex:
+            room = len(self._warm) < _WARM and not self._asking and not self._closed
+            if sound and room and now - connection.warm_since < _WARM_S:
+                self._warm.append(connection)
+                return
+        self._pool.putconn(connection)
 
     def _cool(self) -> None:
-        while self._warm:
-            with suppress(IndexError):
-                self._pool.putconn(self._warm.pop())
+        with self._mutex:
+            cooled, self._warm = self._warm, []
+        for connection in cooled:
+            self._pool.putconn(connection)
 
 
 def _wall(establishments: Sequence[int] | None) -> str:
